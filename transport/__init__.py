@@ -1,0 +1,42 @@
+"""The bytes both sides agree on, and every way of connecting two sides."""
+
+from __future__ import annotations
+
+from ._config import (
+    U8 as U8,
+    U16 as U16,
+    U32 as U32,
+    U64 as U64,
+    ConfigSpace as ConfigSpace,
+    Size as Size,
+)
+from ._device_ring import DeviceRing as DeviceRing, DeviceRingStatistics as DeviceRingStatistics
+from ._driver_ring import DriverRing as DriverRing
+from ._errors import (
+    AddressError as AddressError,
+    Cause as Cause,
+    MemoryGone as MemoryGone,
+    NegotiationError as NegotiationError,
+    PeerError as PeerError,
+    RingBroken as RingBroken,
+)
+from ._faults import Faults as Faults
+from ._features import (
+    TRANSPORT_FEATURES as TRANSPORT_FEATURES,
+    Feature as Feature,
+    describe_features as describe_features,
+)
+from ._geometry import RingGeometry as RingGeometry
+from ._link import (
+    ConfigWrite as ConfigWrite,
+    DeviceLink as DeviceLink,
+    DeviceModel as DeviceModel,
+    DriverLink as DriverLink,
+    DriverReady as DriverReady,
+    QueueStart as QueueStart,
+    Reset as Reset,
+)
+from ._loopback import Loopback as Loopback, loopback as loopback
+from ._memory import Memory as Memory, Slice as Slice
+from ._region import Region as Region
+from ._state import DeviceState as DeviceState, Status as Status

@@ -1,0 +1,259 @@
+"""The device's end of a split virtqueue, over the C core (virtio 1.4, 2.7)."""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ._core import ffi, lib
+from ._errors import ERRNO_BASE, Cause, MemoryGone, check
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from ._geometry import RingGeometry
+    from ._memory import Memory
+
+    Tokens: TypeAlias = array[int] | list[int]
+    Lengths: TypeAlias = array[int] | list[int]
+
+if lib.PV_E_COUNT != ERRNO_BASE:
+    raise ImportError("the C core is of another version than its Python part: build it again")
+
+# Chains a turn takes at most: the usual queue size. At 64 a turn already costs little beside them.
+BATCH = 256
+_CALL: int = lib.PV_CYCLE_CALL
+_STALLED: int = lib.PV_CYCLE_STALLED
+_COUNT_MASK = 0xFFFF
+_NOTHING: tuple[Any, Any, int] = (ffi.NULL, ffi.NULL, 0)
+_FEW = 4
+"""Up to so many completions it is cheaper to have cffi copy a list than to borrow an array."""
+_cycle = lib.pv_host_cycle
+
+
+class DeviceRingStatistics(msgspec.Struct, frozen=True):
+    """What happened on a queue since it started, from the device's end."""
+
+    popped: int
+    """Chains taken."""
+    completed: int
+    """Chains given back by the device, not counting bad ones."""
+    in_flight: int
+    """Chains that the device has now."""
+    bytes_in: int
+    """Readable bytes of the chains taken."""
+    bytes_out: int
+    """Used lengths of the chains given back."""
+    stale: int
+    """Completions dropped: the second of one chain, or one from before a reset."""
+    rejected: dict[str, int]
+    """Bad chains and indices by cause (`Cause` in lower case)."""
+    broken: str | None
+    """Why the queue works no more until a reset, if so."""
+
+
+class DeviceRing:
+    """The device's end: takes chains, hands them back, asks for kicks.
+
+    A chain is known by its token, an int that is good once. One thread at a time may use a ring. It
+    fulfils `paravirt.doorbells.Watched`.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        geometry: RingGeometry,
+        *,
+        table_max: int = 0,
+        generation: int = 1,
+        avail: int = 0,
+        used: int = 0,
+    ) -> None:
+        """Start on a ring that the driver has laid out.
+
+        `table_max` caps indirect tables, 0 standing for the queue size (2.7.5.3.1); `generation`
+        sets its tokens apart from those of the queue's earlier lives; `avail` and `used` are the
+        indices to go on from.
+
+        Raises `AddressError` for an area outside guest memory and `ValueError` for a size or an
+        alignment that 2.7 forbids.
+        """
+        self.geometry = geometry
+        self.concurrent = True
+        """Whether the driver may run while this thread spins; if not, `spin` looks once."""
+        self.limit: int | None = None
+        """How many more chains may be taken; None for no limit."""
+        self.call_due = False
+        """Whether the last turn found that the driver wants a call."""
+        self.stalled = False
+        """Whether no more chains can be taken until some are completed."""
+        self._table = memory.table
+        self._batch = min(BATCH, geometry.size)
+        self._popped = ffi.new("struct pv_popped[]", self._batch)
+        self._words = ffi.cast("uint64_t *", self._popped)
+        self._ring = ffi.new("struct pv_device_ring *")
+        self._start(table_max, generation & 0xFFFF, avail, used)
+
+    def _start(self, table_max: int, generation: int, avail: int, used: int) -> None:
+        size = self.geometry.size
+        layout = self.geometry.to_c()
+        count = lib.pv_node_count(size)
+        if table_max > size:
+            count = max(count, size + table_max)
+        self._slots = ffi.new("struct pv_slot[]", size)
+        self._nodes = nodes = ffi.new("struct pv_node[]", count)
+        ring, table, slots = self._ring, self._table.c, self._slots
+        rc: int = lib.pv_device_start(
+            ring, table, layout, slots, nodes, count, table_max, generation, avail, used
+        )
+        check(rc)
+
+    def cycle(self, done: Tokens, lengths: Lengths, spin_ns: int = 0) -> list[int]:
+        """Complete the chains `done`, each with its used length, publish them, and take new ones.
+
+        Returns the new chains as a flat list: token, sizes, token, sizes..., where sizes is
+        readable << 32 | writable bytes. With none there and no call due, looks for up to `spin_ns`
+        without the interpreter lock. Sets `call_due` and `stalled`. Arrays are taken as they are,
+        lists are copied.
+
+        Raises `RingBroken` or `MemoryGone`, once no call is due any more.
+        """
+        limit = self._batch
+        if self.limit is not None:
+            limit = min(limit, self.limit)
+        tokens, used, count = _to_c(done, lengths) if done else _NOTHING
+        if not self.concurrent:
+            spin_ns = 0
+        rc: int = _cycle(self._ring, tokens, used, count, self._popped, limit, spin_ns)
+        if rc <= 0:
+            self.call_due = self.stalled = False
+            check(rc)
+            return []
+        self.call_due = bool(rc & _CALL)
+        self.stalled = bool(rc & _STALLED)
+        count = rc & _COUNT_MASK
+        if self.limit is not None:
+            self.limit -= count
+        flat: list[int] = ffi.unpack(self._words, 2 * count) if count else []
+        return flat
+
+    def complete(self, done: Tokens, lengths: Lengths) -> bool:
+        """Complete chains and publish them, taking none; True if the driver wants a call.
+
+        Raises nothing for what the driver did: a ring that is broken says so at the next `cycle`.
+        """
+        tokens, used, count = _to_c(done, lengths)
+        rc: int = _cycle(self._ring, tokens, used, count, self._popped, 0, 0)
+        return rc > 0 and bool(rc & _CALL)
+
+    def pending(self) -> bool:
+        """Say whether there is a chain to take, or an error to be told of by `cycle`."""
+        return self.limit != 0 and lib.pv_host_device_spin(self._ring, 0) != 0
+
+    def spin(self, ns: int) -> bool:
+        """Look for a chain for up to `ns`, without the interpreter lock."""
+        if self.limit == 0:
+            return False
+        return bool(lib.pv_host_device_spin(self._ring, ns if self.concurrent else 0))
+
+    def arm(self) -> bool:
+        """Ask for a kick at the next chain, and look again behind a full barrier (2.7.10)."""
+        return lib.pv_host_device_arm(self._ring) != 0 and self.limit != 0
+
+    def disarm(self) -> None:
+        """Ask for no kick (2.7.10)."""
+        lib.pv_host_device_disarm(self._ring)
+
+    def read(self, token: int, offset: int, size: int) -> bytes:
+        """Copy up to `size` readable bytes at `offset` of a chain.
+
+        Short at its end, empty for a token that is stale.
+        """
+        buffer = bytearray(size)
+        count = lib.pv_host_read(self._ring, token, offset, ffi.from_buffer(buffer), size)
+        return bytes(buffer) if count == size else bytes(buffer[: self._moved(count)])
+
+    def write(self, token: int, offset: int, data: bytes | bytearray | memoryview) -> int:
+        """Copy bytes into the writable part of a chain at `offset`.
+
+        Returns how many fitted, 0 for a token that is stale.
+        """
+        source = ffi.from_buffer(data)
+        return self._moved(lib.pv_host_write(self._ring, token, offset, source, len(source)))
+
+    def read_file(
+        self, token: int, offset: int, fd: int, position: int, size: int, flags: int = 0
+    ) -> int:
+        """Read a file into the writable part of a chain (preadv2).
+
+        Returns bytes moved, short at the end of the file.
+        Raises `OSError`, or `BlockingIOError` if `flags` has `os.RWF_NOWAIT` and the bytes are not
+        at hand.
+        """
+        return self._moved(
+            lib.pv_host_read_file(self._ring, token, offset, fd, position, size, flags)
+        )
+
+    def write_file(
+        self, token: int, offset: int, fd: int, position: int, size: int, flags: int = 0
+    ) -> int:
+        """Write the readable part of a chain to a file (pwritev2).
+
+        Returns bytes moved. Raises `OSError`.
+        """
+        return self._moved(
+            lib.pv_host_write_file(self._ring, token, offset, fd, position, size, flags)
+        )
+
+    def _moved(self, count: int) -> int:
+        if count >= 0:
+            return count
+        if count == -Cause.STALE:
+            return 0
+        if count == -(ERRNO_BASE + errno.EFAULT):
+            raise MemoryGone
+        return check(count)
+
+    @property
+    def c(self) -> Any:
+        """The core's `struct pv_device_ring *`, for loops in C."""
+        return self._ring
+
+    @property
+    def in_flight(self) -> int:
+        """Chains that the device has now."""
+        count: int = self._ring.in_flight
+        return count
+
+    @property
+    def indices(self) -> tuple[int, int]:
+        """The available index to take next and the used index to fill next."""
+        ring: Any = self._ring
+        return ring.last_avail, ring.used
+
+    def statistics(self) -> DeviceRingStatistics:
+        """Return the counters of this life of the queue."""
+        ring: Any = self._ring
+        counts = enumerate(ring.rejected)
+        return DeviceRingStatistics(
+            popped=ring.popped,
+            completed=ring.completed,
+            in_flight=ring.in_flight,
+            bytes_in=ring.bytes_in,
+            bytes_out=ring.bytes_out,
+            stale=ring.stale,
+            rejected={Cause(cause).name.lower(): count for cause, count in counts if count},
+            broken=Cause(ring.broken).name.lower() if ring.broken else None,
+        )
+
+
+def _to_c(done: Tokens, lengths: Lengths) -> tuple[Any, Any, int]:
+    count = len(done)
+    if count != len(lengths):
+        raise ValueError(f"{count} chains, {len(lengths)} used lengths")
+    if count <= _FEW or not isinstance(done, array):
+        return list(done), list(lengths), count
+    return ffi.from_buffer("uint64_t[]", done), ffi.from_buffer("uint32_t[]", lengths), count

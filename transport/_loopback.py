@@ -1,0 +1,351 @@
+"""Device and driver in one process: one object that is both ends of a link."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from paravirt.doorbells import Direct, EventFd
+
+from ._device_ring import DeviceRing
+from ._errors import NegotiationError
+from ._features import TRANSPORT_FEATURES, Feature
+from ._geometry import RingGeometry
+from ._link import Change, ConfigWrite, DriverReady, QueueStart, Reset
+from ._memory import Memory
+from ._region import Region
+from ._state import DeviceState, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paravirt.doorbells import Doorbell, DoorbellMaker
+
+    from ._faults import Faults
+    from ._link import DeviceModel
+
+MEMORY_SIZE = 64 << 20
+"""Bytes of guest memory; pages that are never touched cost nothing."""
+MEMORY_BASE = 1 << 20
+"""Where it starts, so that address 0 and other small numbers are a driver's mistake that shows."""
+
+
+def loopback(
+    device: DeviceModel,
+    *,
+    doorbell: DoorbellMaker = EventFd,
+    call_doorbell: DoorbellMaker | None = None,
+    features: int = ~0,
+    memory_size: int = MEMORY_SIZE,
+    faults: Faults | None = None,
+) -> Loopback:
+    """Make a link to a device inside this process; nothing is started.
+
+    `doorbell` makes the kick of each queue and, unless `call_doorbell` is given, the call too.
+    `features` masks what is offered to the driver; one made of `Feature` says nothing about bits
+    above those it names. With `Direct` both ends belong in one trio run;
+    with any other kind the driver may run in another thread.
+
+    Raises `ValueError` for a device that virtio does not allow.
+    """
+    return Loopback(device, doorbell, call_doorbell or doorbell, features, memory_size, faults)
+
+
+class Loopback:
+    """A `DeviceLink` and a `DriverLink` in one; made by `loopback`."""
+
+    def __init__(
+        self,
+        device: DeviceModel,
+        kick_maker: DoorbellMaker,
+        call_maker: DoorbellMaker,
+        features: int,
+        memory_size: int,
+        faults: Faults | None,
+    ) -> None:
+        if isinstance(features, Feature):  # its complement lacks the bits above, on Python 3.11
+            features = int(features) | -1 << max(Feature).bit_length()
+        offered = int(TRANSPORT_FEATURES | device.features) & features
+        self._state = DeviceState(
+            device.device_id, offered, device.queue_sizes, device.config.to_bytes()
+        )
+        self.memory = Memory([Region.create(memory_size, addr=MEMORY_BASE)])
+        self.pool = (MEMORY_BASE, memory_size)
+        self.faults = faults
+        self.needs_reset = False
+        """Whether the device set DEVICE_NEEDS_RESET."""
+        self.gone = False
+        """Whether the device's end is closed."""
+        count = len(self._state.queues)
+        self._kicks: list[Doorbell] = []
+        self._calls: list[Doorbell] = []
+        try:
+            self._kicks += (kick_maker() for _ in range(count))
+            self._calls += (call_maker() for _ in range(count))
+        except BaseException:
+            for bell in (*self._kicks, *self._calls):
+                bell.close()
+            self.memory.close()
+            raise
+        # Direct is chosen to have one thread and no descriptor; anything else may have two threads.
+        bells = (*self._kicks, *self._calls)
+        control = Direct if any(isinstance(bell, Direct) for bell in bells) else EventFd
+        self._control: Doorbell = control()
+        self.changed: Doorbell = control()
+        """Rung when the configuration space or the status changed from the device's side."""
+        self._changes: deque[Change] = deque()
+        self._writes: list[_Write] = []
+        self._rings: dict[int, DeviceRing] = {}
+        self._generation = 0
+        self._device_thread: int | None = None
+        self._driver_thread: int | None = None
+        self._driver_gone = False
+        self._lock = threading.RLock()
+        if faults is not None:
+            self._kicks = [faults.wrap(bell, self, "kick", i) for i, bell in enumerate(self._kicks)]
+            self._calls = [faults.wrap(bell, self, "call", i) for i, bell in enumerate(self._calls)]
+
+    # What both ends know.
+
+    @property
+    def device_id(self) -> int:
+        """The device type."""
+        return self._state.device_id
+
+    @property
+    def device_features(self) -> int:
+        """What the device offers."""
+        return self._state.device_features
+
+    @property
+    def queue_sizes(self) -> Sequence[int]:
+        """The largest size of each queue."""
+        return [queue.max_size for queue in self._state.queues]
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether the device is served in another thread than the caller's."""
+        return self._device_thread not in (None, threading.get_ident())
+
+    def kick(self, queue: int) -> Doorbell:
+        """Return the doorbell that the driver rings for a queue."""
+        return self._kicks[queue]
+
+    def call(self, queue: int) -> Doorbell:
+        """Return the doorbell that the device rings for a queue."""
+        return self._calls[queue]
+
+    def ring(self, queue: int) -> DeviceRing | None:
+        """Return the device's end of a queue that runs, for tests that look behind the device."""
+        return self._rings.get(queue)
+
+    def close(self) -> None:
+        """Close both ends; idempotent."""
+        self.close_driver_end()
+        self.close_device_end()
+
+    # The driver's end.
+
+    async def get_status(self) -> Status:
+        """Return the device status; it reads 0 only when a reset is done (2.4.2)."""
+        await trio.lowlevel.checkpoint()
+        self._check_driver_end()
+        return self._state.status
+
+    async def set_status(self, status: int) -> None:
+        """Write the device status; 0 resets."""
+        await trio.lowlevel.checkpoint()
+        with self._lock:
+            self._check_driver_end()
+            self._driver_thread = threading.get_ident()
+            was_live = self._state.live
+            self._state.set_status(status)
+            if status == 0:
+                self._reset()
+            elif self._state.live and not was_live:
+                self._start()
+
+    async def set_features(self, features: int) -> None:
+        """Accept features (2.2)."""
+        await trio.lowlevel.checkpoint()
+        with self._lock:
+            self._check_driver_end()
+            self._state.set_driver_features(features)
+
+    async def set_queue(self, queue: int, size: int, desc: int, driver: int, device: int) -> None:
+        """Give a queue its size and addresses, and enable it."""
+        await trio.lowlevel.checkpoint()
+        with self._lock:
+            self._check_driver_end()
+            self._state.set_queue(queue, size, desc, driver, device)
+            self._state.enable_queue(queue)
+
+    async def read_config(self, offset: int, size: int) -> tuple[bytes, int]:
+        """Return bytes of the configuration space, and its generation."""
+        await trio.lowlevel.checkpoint()
+        with self._lock:
+            self._check_driver_end()
+            return self._state.read_config(offset, size), self._state.generation
+
+    async def write_config(self, offset: int, data: bytes) -> None:
+        """Write to the configuration space and wait until the device took it.
+
+        Cancelled, the device may take it still. Raises `NegotiationError` if the device refuses,
+        or the driver resets it first.
+        """
+        await trio.lowlevel.checkpoint()
+        write = _Write()
+        with self._lock:
+            self._check_driver_end()
+            self._state.check_config_write(offset, len(data))
+            self._writes.append(write)
+            self._change(ConfigWrite(offset, data, write.finish))
+        try:
+            await write.finished.wait()
+        finally:
+            with self._lock:
+                self._writes.remove(write)
+        write.check()
+
+    def close_driver_end(self) -> None:
+        """Close the driver's end; the server then returns. Idempotent."""
+        with self._lock:
+            self._driver_gone = True
+            if not self.gone:
+                self._control.ring()
+            self._release()
+
+    def _check_driver_end(self) -> None:
+        if self._driver_gone:
+            raise trio.ClosedResourceError("the driver's end of the loopback was closed")
+        if self.gone:
+            raise _not_served()
+
+    # The device's end.
+
+    async def next_change(self) -> Change | None:
+        """Wait for what the driver does next."""
+        self._device_thread = threading.get_ident()  # before others run, who may ask `concurrent`
+        await trio.lowlevel.checkpoint()
+        while (change := self._take_change()) is None:
+            if self._driver_gone or self.gone:
+                return None
+            try:
+                await self._control.wait()
+            except trio.ClosedResourceError:
+                return None
+        if isinstance(change, QueueStart):
+            change.ring.concurrent = self._driver_thread != self._device_thread
+        return change
+
+    def _take_change(self) -> Change | None:
+        with self._lock:  # a reset in the driver's thread takes back what was not begun
+            return self._changes.popleft() if self._changes else None
+
+    def set_config(self, config: bytes) -> None:
+        """Replace the configuration space and notify the driver."""
+        with self._lock:
+            self._state.set_config(config)
+            self._tell_driver()
+
+    def need_reset(self) -> None:
+        """Set DEVICE_NEEDS_RESET and notify the driver."""
+        with self._lock:
+            if self.gone or self._state.resetting:
+                return
+            self._state.need_reset()
+            self.needs_reset = True
+            self._tell_driver()
+            for call in self._calls:  # whoever waits for a reply will not get one
+                call.ring()
+
+    def signal_error(self, queue: int) -> None:
+        """Do nothing: there is no error descriptor; the counters have it."""
+
+    def close_device_end(self) -> None:
+        """Close the device's end, and with it every doorbell. Idempotent."""
+        with self._lock:
+            self.gone = True
+            self._rings.clear()
+            for write in self._writes:
+                write.finish(_not_served())
+            for bell in (*self._kicks, *self._calls, self._control, self.changed):
+                bell.close()
+            self._release()
+
+    # Between the two.
+
+    def _start(self) -> None:
+        self._generation += 1
+        for index, queue in enumerate(self._state.queues):
+            if queue.enabled:
+                geometry = RingGeometry(
+                    size=queue.size,
+                    desc=queue.desc,
+                    driver=queue.driver,
+                    device=queue.device,
+                    features=self._state.features,
+                )
+                ring = DeviceRing(self.memory, geometry, generation=self._generation)
+                self._rings[index] = ring
+                self._change(QueueStart(index, ring, self._kicks[index], self._calls[index]))
+        self._change(DriverReady())
+
+    def _reset(self) -> None:
+        self._rings.clear()
+        self._changes.clear()
+        for write in self._writes:
+            write.finish(NegotiationError("the driver reset the device before it took the write"))
+        if self._device_thread is None:
+            self._finish_reset()
+        else:
+            self._change(Reset(self._finish_reset))
+
+    def _finish_reset(self) -> None:
+        with self._lock:
+            self._state.finish_reset()
+            self.needs_reset = Status.DEVICE_NEEDS_RESET in self._state.status
+            self._tell_driver()
+
+    def _change(self, change: Change) -> None:
+        self._changes.append(change)
+        self._control.ring()
+
+    def _tell_driver(self) -> None:
+        if not self.gone:
+            self.changed.ring()
+
+    def _release(self) -> None:
+        if self._driver_gone and self.gone:
+            self.memory.close()
+
+
+class _Write:
+    """A write to the configuration space that waits for the device's answer."""
+
+    def __init__(self) -> None:
+        self.finished = trio.Event()
+        self._answers: list[Exception | None] = []
+        self._home = trio.lowlevel.current_trio_token()
+
+    def finish(self, refusal: Exception | None = None) -> None:
+        """Give the answer, from any thread; the first one counts."""
+        self._answers.append(refusal)
+        if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._home:
+            self.finished.set()
+            return
+        with suppress(trio.RunFinishedError):
+            self._home.run_sync_soon(self.finished.set)
+
+    def check(self) -> None:
+        """Raise what refused the write, if it was refused."""
+        if self._answers[0] is not None:
+            raise self._answers[0]
+
+
+def _not_served() -> trio.BrokenResourceError:
+    return trio.BrokenResourceError("the device is not served any more")

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _POSIX_C_SOURCE 200809L
+#include "cycle.h"
+
+#include <time.h>
+
+#include "guard.h"
+
+/* A look costs a few ns, the clock about 30: read it once in so many looks. */
+#define LOOKS_PER_CLOCK 16
+
+uint64_t pv_host_now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Run fn with the guard where the memory may vanish; a hit breaks the ring for good. */
+static long guarded(struct pv_device_ring *r, long (*fn)(void *), void *arg)
+{
+    if (!(r->memory->flags & PV_MEMORY_GUARDED))
+        return fn(arg);
+    long rc = pv_guarded(r->memory, fn, arg);
+    if (rc == -PV_E_GONE && r->broken != PV_E_GONE) {
+        r->broken = PV_E_GONE;
+        r->rejected[PV_E_GONE]++;
+    }
+    return rc;
+}
+
+static int spin(const uint16_t *index, uint16_t seen, uint64_t spin_ns)
+{
+    uint64_t end = 0;
+
+    for (;;) {
+        for (int look = 0; look < LOOKS_PER_CLOCK; look++) {
+            if (pv_load_acquire(index) != seen) /* A or B */
+                return 1;
+            if (spin_ns == 0)
+                return 0;
+            pv_relax();
+        }
+        uint64_t now = pv_host_now_ns();
+        if (end == 0)
+            end = now + spin_ns;
+        else if (now >= end)
+            return 0;
+    }
+}
+
+struct cycle {
+    struct pv_device_ring *r;
+    const uint64_t *done;
+    const uint32_t *lengths;
+    struct pv_popped *popped;
+    uint64_t spin_ns;
+    uint32_t done_count;
+    uint32_t max;
+};
+
+static long cycle(void *arg)
+{
+    struct cycle *c = arg;
+    struct pv_device_ring *r = c->r;
+    bool call;
+
+    if (r->broken == PV_E_GONE)
+        return -PV_E_GONE;
+    for (uint32_t i = 0; i < c->done_count; i++)
+        pv_device_complete(r, c->done[i], c->lengths[i]);
+    call = pv_device_publish(r);
+    int taken = pv_device_pop(r, c->popped, c->max);
+    if (pv_device_publish(r)) /* bad chains went back */
+        call = true;
+    if (taken == 0 && !call && c->max && c->spin_ns && spin(&r->ring.avail[PV_RING_IDX], r->last_avail, c->spin_ns)) {
+        taken = pv_device_pop(r, c->popped, c->max);
+        call = pv_device_publish(r);
+    }
+    if (taken < 0 && !call)
+        return taken;
+    return (taken < 0 ? 0 : taken) | (call ? PV_CYCLE_CALL : 0) | (pv_device_stalled(r) ? PV_CYCLE_STALLED : 0);
+}
+
+int pv_host_cycle(struct pv_device_ring *r, const uint64_t *done, const uint32_t *lengths, uint32_t done_count, struct pv_popped *popped,
+                  uint32_t max, uint64_t spin_ns)
+{
+    struct cycle c = {r, done, lengths, popped, spin_ns, done_count, max};
+
+    return (int)guarded(r, cycle, &c);
+}
+
+struct look {
+    struct pv_device_ring *r;
+    uint64_t spin_ns;
+};
+
+static long device_spin(void *arg)
+{
+    struct look *look = arg;
+
+    if (look->r->broken)
+        return 1;
+    return spin(&look->r->ring.avail[PV_RING_IDX], look->r->last_avail, look->spin_ns);
+}
+
+static long device_arm(void *arg)
+{
+    return pv_device_arm(((struct look *)arg)->r);
+}
+
+static long device_disarm(void *arg)
+{
+    pv_device_disarm(((struct look *)arg)->r);
+    return 0;
+}
+
+int pv_host_device_spin(struct pv_device_ring *r, uint64_t spin_ns)
+{
+    struct look look = {r, spin_ns};
+
+    return (int)guarded(r, device_spin, &look);
+}
+
+int pv_host_device_arm(struct pv_device_ring *r)
+{
+    struct look look = {r, 0};
+
+    return (int)guarded(r, device_arm, &look);
+}
+
+int pv_host_device_disarm(struct pv_device_ring *r)
+{
+    struct look look = {r, 0};
+
+    return (int)guarded(r, device_disarm, &look);
+}
+
+int pv_host_driver_spin(struct pv_driver_ring *r, uint64_t spin_ns)
+{
+    return r->broken ? 1 : spin(&r->ring.used[PV_RING_IDX], r->last_used, spin_ns);
+}
+
+int pv_host_driver_arm(struct pv_driver_ring *r)
+{
+    return pv_driver_arm(r);
+}
+
+void pv_host_driver_disarm(struct pv_driver_ring *r)
+{
+    pv_driver_disarm(r);
+}
+
+struct copy {
+    struct pv_device_ring *r;
+    uint64_t token;
+    void *bytes;
+    uint32_t offset;
+    uint32_t len;
+};
+
+static long read_out(void *arg)
+{
+    struct copy *c = arg;
+
+    return pv_device_read(c->r, c->token, c->offset, c->bytes, c->len);
+}
+
+static long write_in(void *arg)
+{
+    struct copy *c = arg;
+
+    return pv_device_write(c->r, c->token, c->offset, c->bytes, c->len);
+}
+
+int64_t pv_host_read(struct pv_device_ring *r, uint64_t token, uint32_t offset, void *to, uint32_t len)
+{
+    struct copy c = {r, token, to, offset, len};
+
+    return guarded(r, read_out, &c);
+}
+
+int64_t pv_host_write(struct pv_device_ring *r, uint64_t token, uint32_t offset, const void *from, uint32_t len)
+{
+    struct copy c = {r, token, (void *)from, offset, len};
+
+    return guarded(r, write_in, &c);
+}

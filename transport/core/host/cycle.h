@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a host does with a ring in one call without the interpreter lock. Host only: a clock, and the guard of memory that may vanish. Every
+ * function here that touches shared memory returns -PV_E_GONE, and marks the device's end broken, if the peer truncated it.
+ */
+#ifndef PV_HOST_CYCLE_H
+#define PV_HOST_CYCLE_H
+
+#include "ring.h"
+
+/* Beside the number of chains taken, which is below 2^16. */
+enum pv_cycle_flags {
+    PV_CYCLE_CALL = 1 << 16,    /* the driver wants a call */
+    PV_CYCLE_STALLED = 1 << 17, /* no room to take more until chains are completed */
+};
+
+/*
+ * One turn of a device server: complete `done_count` chains, publish them, take up to `max` new ones; if there are none and no call is
+ * due, look for up to spin_ns. Returns the number taken plus flags, or -error; an error waits for the next turn if a call is due.
+ */
+int pv_host_cycle(struct pv_device_ring *r, const uint64_t *done, const uint32_t *lengths, uint32_t done_count, struct pv_popped *popped,
+                  uint32_t max, uint64_t spin_ns);
+
+/* 1 if there is something to take or to be told (the ring is broken), 0 if not; `spin_ns` 0 looks once. */
+int pv_host_device_spin(struct pv_device_ring *r, uint64_t spin_ns);
+int pv_host_device_arm(struct pv_device_ring *r);
+int pv_host_device_disarm(struct pv_device_ring *r);
+int64_t pv_host_read(struct pv_device_ring *r, uint64_t token, uint32_t offset, void *to, uint32_t len);
+int64_t pv_host_write(struct pv_device_ring *r, uint64_t token, uint32_t offset, const void *from, uint32_t len);
+
+/*
+ * Between a file and the guest's buffers with no copy in between: preadv2 into the writable part of a chain, pwritev2 from the readable
+ * part, at `offset` of it and `position` of the file. Returns bytes moved (short at the end of file or of the part), -error, or
+ * -PV_E_COUNT - errno. The kernel answers EFAULT where the guest's memory has vanished, so no guard is needed.
+ */
+int64_t pv_host_read_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags);
+int64_t pv_host_write_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags);
+
+/* The driver's end: its memory is its own, so there is no guard. */
+int pv_host_driver_spin(struct pv_driver_ring *r, uint64_t spin_ns);
+int pv_host_driver_arm(struct pv_driver_ring *r);
+void pv_host_driver_disarm(struct pv_driver_ring *r);
+
+uint64_t pv_host_now_ns(void);
+
+#endif
