@@ -1,0 +1,10 @@
+"""The driver's end: send requests to any device behind a link."""
+
+from __future__ import annotations
+
+from ._base import (
+    DeviceNeedsReset as DeviceNeedsReset,
+    DriverQueueStatistics as DriverQueueStatistics,
+)
+from ._driver import Driver as Driver
+from ._sync import SyncDriver as SyncDriver

@@ -1,0 +1,146 @@
+"""What a user writes: a device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import trio
+
+from paravirt.transport import ConfigSpace, NegotiationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from paravirt.transport import DeviceLink
+
+    from ._metrics import ServerStatistics
+    from ._queue import DeviceQueue
+    from ._request import Request
+
+__all__ = ("Device",)
+
+
+_HANDLERS = ("handle", "handle_batch")
+
+
+class Owner(Protocol):
+    """What a device asks of the server that serves it."""
+
+    def serves(self, link: DeviceLink) -> bool: ...
+
+    def queue(self, index: int) -> DeviceQueue: ...
+
+    def set_config(self, config: ConfigSpace) -> None: ...
+
+    def statistics(self) -> ServerStatistics: ...
+
+
+class Device:
+    """A paravirtual device: override `handle` or `handle_batch`, and give `device_id` and `queue_sizes`.
+
+    The same device is served in a test (`paravirt.transport.loopback`), on KVM and under a VMM.
+
+        class Upper(Device):
+            device_id = 42
+            queue_sizes = (128,)
+
+            def handle(self, request: Request) -> None:
+                request.reply(request.read().upper())
+
+    Raises `TypeError` when a class is made that overrides both handlers, or neither although it has no `taken_queues`; a base
+    class of devices passes `abstract=True`.
+    """
+
+    device_id: int = 0
+    """The device type (virtio 1.4, 5)."""
+    queue_sizes: Sequence[int] = (256,)
+    """The largest size of each virtqueue, powers of two up to 32768 (2.7)."""
+    features: int = 0
+    """Feature bits of the device type (bits 0-23 and 50-127); those of the ring are added by the link."""
+    taken_queues: Sequence[int] = ()
+    """Queues whose requests are not handled but taken, by `await self.queue(i).take()`: receive and event queues."""
+    concurrency: int | None = None
+    """How many handlers of one queue may be suspended at once; None for as many as the queue has descriptors."""
+
+    handles_batches: ClassVar[bool] = False
+    """Whether `handle_batch` is the one that was overridden."""
+
+    _config: ConfigSpace = ConfigSpace()
+    server: Owner | None = None
+    """Who serves the device now."""
+
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        super().__init_subclass__()
+        kinds = [kind for kind in _HANDLERS if getattr(cls, kind) is not getattr(Device, kind)]
+        if len(kinds) > 1:
+            raise TypeError(f"{cls.__name__} overrides both handle and handle_batch: choose one")
+        if not (kinds or abstract or cls.taken_queues):
+            raise TypeError(f"{cls.__name__} overrides neither handle nor handle_batch")
+        cls.handles_batches = kinds == ["handle_batch"]
+        for handler in (getattr(cls, kind) for kind in kinds):
+            if hasattr(handler, "__code__"):  # the server's loop is protected from Ctrl-C, this not
+                trio.lowlevel.disable_ki_protection(handler)
+
+    def handle(self, request: Request) -> Awaitable[None] | None:
+        """Serve one request, as `def` or `async def`.
+
+        A plain function runs in line and must not block; it may return an awaitable, which is then awaited among the other
+        suspended handlers. A handler that returns without a reply completes the request with what it wrote. Handlers that are
+        suspended do not hold up the queue until there are `concurrency` of them. A reset cancels them; after that the request
+        is void.
+
+        Raise `RequestError` for the guest; any other `Exception` is told to the guest too, and escapes `serve`.
+        """
+        raise NotImplementedError
+
+    def handle_batch(self, requests: Sequence[Request]) -> Awaitable[None] | None:
+        """Serve all requests that were there at once, as `def` or `async def`; one batch a queue at a time."""
+        raise NotImplementedError
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Do what the device does of its own accord: starts at DRIVER_OK, cancelled at reset, with all in `nursery`."""
+
+    def fail(self, request: Request, error: BaseException) -> bool:
+        """Write the type's status for `error` into the reply; False if the type has none.
+
+        `error` is the handler's `RequestError`, or a bug. On False the device is marked
+        DEVICE_NEEDS_RESET (2.1.2).
+        """
+        del request, error
+        return False
+
+    def config_written(self, offset: int, data: bytes) -> None:
+        """Take a driver's write to the configuration space; the default refuses it with `NegotiationError`."""
+        raise NegotiationError(
+            f"{type(self).__name__} has no writable configuration at {offset}, {len(data)} bytes"
+        )
+
+    @property
+    def config(self) -> ConfigSpace:
+        """The configuration space; assigning a new one tells the driver (2.5).
+
+        Raises `ValueError`, changing nothing, for one that does not fit in the place of the old one.
+        """
+        return self._config
+
+    @config.setter
+    def config(self, config: ConfigSpace) -> None:
+        if self.server is not None:
+            self.server.set_config(config)
+        self._config = config
+
+    def queue(self, index: int) -> DeviceQueue:
+        """Return a queue that the driver started.
+
+        Raises `RuntimeError` if the device is not served, or the queue is not started.
+        """
+        return self._owner().queue(index)
+
+    def statistics(self) -> ServerStatistics:
+        """Return what happened since the driver started. Raises `RuntimeError` if not served."""
+        return self._owner().statistics()
+
+    def _owner(self) -> Owner:
+        if self.server is None:
+            raise RuntimeError(f"{type(self).__name__} is not being served")
+        return self.server

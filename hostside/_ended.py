@@ -1,0 +1,78 @@
+"""Where a queue's ring was, once the guest may use the memory for something else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paravirt.transport import DeviceRing, DeviceRingStatistics, RingGeometry
+
+__all__ = ()  # of use to this room only
+
+
+class EndedRing:
+    """Takes what comes too late, without effect: a request may be kept longer than its queue lives.
+
+    The ring itself would still write to guest memory, and keep it mapped.
+    """
+
+    concurrent = call_due = stalled = False
+    in_flight = 0
+
+    def __init__(self, ring: DeviceRing | EndedRing) -> None:
+        self.geometry: RingGeometry = ring.geometry
+        self._last = ring.statistics()
+        self._stale = 0
+
+    def read(self, token: int, offset: int, size: int) -> bytes:
+        """Find nothing."""
+        del token, offset, size
+        return b""
+
+    def write(self, token: int, offset: int, data: bytes | bytearray | memoryview) -> int:
+        """Write nothing."""
+        del token, offset, data
+        return 0
+
+    def read_file(
+        self, token: int, offset: int, fd: int, position: int, size: int, flags: int = 0
+    ) -> int:
+        """Move nothing."""
+        del token, offset, fd, position, size, flags
+        return 0
+
+    write_file = read_file
+
+    def cycle(self, done: Sequence[int], lengths: Sequence[int], spin_ns: int = 0) -> list[int]:
+        """Count the completions; there is nothing to take."""
+        del spin_ns
+        self.complete(done, lengths)
+        return []
+
+    def complete(self, done: Sequence[int], lengths: Sequence[int]) -> bool:
+        """Count the completions, which are too late."""
+        del lengths
+        self._stale += len(done)
+        return False
+
+    def pending(self) -> bool:
+        """Say that there is nothing."""
+        return False
+
+    arm = pending
+
+    def disarm(self) -> None:
+        """Do nothing."""
+
+    def spin(self, ns: int) -> bool:
+        """Find nothing, at once."""
+        del ns
+        return False
+
+    def statistics(self) -> DeviceRingStatistics:
+        """Return the last counters, and what came too late since."""
+        return replace(self._last, stale=self._last.stale + self._stale)

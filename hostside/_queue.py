@@ -1,0 +1,295 @@
+"""One virtqueue of a device while its driver runs it: requests come from the ring, completions go.
+
+Completions are collected and published together: at each turn of the ring, after 50 us of handler
+time, and at once when nobody is about to come by (`attended`).
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+import trio
+
+from paravirt.doorbells import wait_for_work
+from paravirt.transport import PeerError
+
+from ._ended import EndedRing
+from ._metrics import QueueStatistics
+from ._request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from paravirt.doorbells import Doorbell
+    from paravirt.transport import DeviceRing, QueueStart
+
+    from ._loop import Loop
+
+HOLD_NS = 50_000
+"""Publish after this much handler time: a wake of the sleeping driver costs as much (25-60 us)."""
+SHARE_NS = 50_000
+"""Work between two checkpoints: how long other tasks, and other guests, wait for the loop."""
+LONGEST_SHARE_NS = 8 * SHARE_NS
+"""The same while nobody else wants the loop, doubled step by step: a checkpoint costs 5-10 us, a
+tenth of the work at SHARE_NS."""
+ALONE_NS = 20_000
+"""A checkpoint that takes no longer than this ran nobody else worth stopping for."""
+LOOK_NS = 10_000
+"""Handler time between two looks at the clock, which costs 30-60 us a thousand: a fifth of HOLD_NS,
+judged by the requests before, and no more than LOOK_REQUESTS of them in case they mislead."""
+LOOK_REQUESTS = 32
+
+
+class DeviceQueue:
+    """A virtqueue as the device's end of a link gave it to the server.
+
+    A device uses it by `take`, and only for its `taken_queues`.
+    """
+
+    def __init__(
+        self,
+        start: QueueStart,
+        loop: Loop,
+        on_error: Callable[[DeviceQueue, PeerError], None],
+        *,
+        taken: bool = False,
+    ) -> None:
+        self.index = start.queue
+        self.ring: DeviceRing | EndedRing = start.ring
+        self.kick = start.kick
+        self.call = start.call
+        self.batch: Iterator[Request] = iter(())
+        """Requests taken from the ring and not given to a handler yet; all workers draw from it."""
+        self.count = 0
+        """How many there were in it."""
+        self.attended = False
+        """Somebody runs, or will before the loop sleeps, who then publishes what is done."""
+        self.stopping = False
+        """No new requests are taken."""
+        self.late = False
+        """The share of this queue was used up when `look` looked: let others run."""
+        self._stop = trio.Event()
+        self._loop = loop
+        self._on_error = on_error
+        self.done = array("Q")
+        """Tokens of what is to be given back."""
+        self.lengths = array("I")
+        """Their used lengths."""
+        self._room = trio.Event()
+        self._busy = False
+        self._share_until = 0
+        self._share_ns = SHARE_NS
+        self._hold_until = 0
+        self._looked = 0
+        self._taken = taken
+        self._taking = False
+        self._calls = self._suppressed = self._cut = 0
+        self._wakes_before = self.kick.statistics().wakes
+
+    # Requests come.
+
+    async def refill(self) -> None:
+        """Publish what is done and wait for requests; returns with a batch, or to stop.
+
+        Not always a checkpoint: it is one after `SHARE_NS` of work. Cancelled, it leaves what it
+        took in `batch`.
+        """
+        loop = self._loop
+        self.attended = False
+        yielded = False
+        while not self.stopping:
+            window = self.kick.window
+            quiet = self.ring.concurrent and not loop.handling and loop.busy <= self._busy
+            spin_ns = window.ns if quiet and window is not None else 0
+            try:
+                found = self._turn(spin_ns)
+            except PeerError as error:
+                await self._break(error)
+                return
+            if found or self.ring.call_due:
+                now = time.perf_counter_ns()
+                if now >= self._share_until:
+                    now = await self.share()
+                if not found:  # nothing was looked for, since the driver had to be called
+                    continue
+                if spin_ns and window is not None:
+                    window.hit()
+                self._looked = now
+                self._hold_until = now + HOLD_NS
+                return
+            if not spin_ns and not yielded and self.kick.notifies:
+                yielded = True  # a checkpoint stands for the spin: the driver may be in this loop
+                await trio.lowlevel.checkpoint()
+                continue
+            if quiet and window is not None:  # also one that is shut: it opens again now and then
+                window.miss()
+            await self._park()
+            yielded = False
+
+    def _turn(self, spin_ns: int) -> bool:
+        done, lengths, ring = self.done, self.lengths, self.ring
+        published = len(done)
+        try:
+            flat = ring.cycle(done, lengths, spin_ns)
+        finally:
+            if published:
+                del done[:], lengths[:]
+        if ring.call_due:
+            self._ring_call()
+        elif published:
+            self._suppressed += 1
+        if not flat:
+            self._set_busy(False)
+            return False
+        self.count = len(flat) // 2
+        self.batch = map(Request, repeat(self), flat[::2], flat[1::2])
+        if not self._busy:
+            self._set_busy(True)
+        return True
+
+    async def _park(self) -> None:
+        """Sleep until the driver kicks, or a completion makes room."""
+        if self.ring.stalled and self.ring.in_flight:
+            await self._room.wait()
+            return
+        try:
+            if self.kick.notifies:
+                await wait_for_work(self.kick, self.ring, look=False)
+            else:
+                await self.kick.wait()
+        except trio.ClosedResourceError:  # the link is going; the server hears of it by itself
+            await self._stop.wait()
+
+    async def share(self) -> int:
+        """Let others run, showing the driver what is done; returns the time."""
+        self.late = False
+        self.publish()
+        start = time.perf_counter_ns()
+        await trio.lowlevel.checkpoint()
+        now = time.perf_counter_ns()
+        alone = now - start < ALONE_NS
+        self._share_ns = min(2 * self._share_ns, LONGEST_SHARE_NS) if alone else SHARE_NS
+        self._share_until = now + self._share_ns
+        return now
+
+    async def _break(self, error: PeerError) -> None:
+        self._set_busy(False)
+        self._on_error(self, error)
+        await self._stop.wait()
+
+    def _set_busy(self, busy: bool) -> None:
+        if busy is not self._busy:
+            self._busy = busy
+            self._loop.busy += 1 if busy else -1
+
+    # Completions go.
+
+    def complete(self, token: int, used: int) -> None:
+        """Give a request back with `used` bytes written; published now or soon."""
+        self.done.append(token)
+        self.lengths.append(used)
+        if not self.attended:
+            self.publish()
+
+    def look(self, handled: int) -> int:
+        """Publish if it is time; `handled` requests ended since the last look.
+
+        Returns after how many more to look again.
+        """
+        now = time.perf_counter_ns()
+        each = (now - self._looked) // handled
+        self._looked = now
+        if now >= self._hold_until:
+            self.publish()
+            self.late = now >= self._share_until
+        return max(1, min(LOOK_REQUESTS, LOOK_NS // (each + 1)))
+
+    def publish(self) -> None:
+        """Show the completions to the driver, with at most one call."""
+        if not self.done:
+            return
+        call = self.ring.complete(self.done, self.lengths)
+        del self.done[:], self.lengths[:]
+        self._hold_until = time.perf_counter_ns() + HOLD_NS
+        if call:
+            self._ring_call()
+        else:
+            self._suppressed += 1
+        if self.ring.stalled:
+            self._room.set()
+            self._room = trio.Event()
+
+    def _ring_call(self) -> None:
+        self._calls += 1
+        self._ring(self.call)
+
+    def _ring(self, bell: Doorbell) -> None:
+        try:
+            bell.ring()
+        except trio.ClosedResourceError:
+            pass  # nobody is left to hear it
+
+    # What a device may use.
+
+    async def take(self) -> Request:
+        """Wait for the next request of a queue that is taken from; it is over with its `reply`.
+
+        Cancelled, it has taken nothing. Raises `trio.BusyResourceError` if somebody waits already or
+        the queue is none of the `taken_queues`, and `trio.ClosedResourceError` when the queue stops.
+        """
+        if self._taking or not self._taken:
+            raise trio.BusyResourceError(f"somebody else takes from queue {self.index}")
+        self._taking = True
+        try:
+            await trio.lowlevel.checkpoint()
+            while (request := next(self.batch, None)) is None:
+                if self.stopping:
+                    raise trio.ClosedResourceError("the queue stops")
+                await self.refill()
+            self._set_busy(False)  # until the device takes the next, it may as well be asleep
+            return request
+        finally:
+            self._taking = False
+
+    def stop(self) -> None:
+        """Take no new requests, and wake whoever waits for some."""
+        self.stopping = True
+        self._stop.set()
+        self._room.set()
+        if self._taking or not self._taken:
+            self._ring(self.kick)
+
+    def close(self) -> None:
+        """End the queue, after which nothing here touches guest memory any more."""
+        self._set_busy(False)
+        self.batch = iter(())
+        self.ring = EndedRing(self.ring)
+        self.stopping = True
+        if self._taking:
+            self.stop()
+
+    def count_cut(self) -> None:
+        """Count a write that did not fit."""
+        self._cut += 1
+
+    def statistics(self) -> QueueStatistics:
+        """Return what happened since the driver started the queue."""
+        ring = self.ring.statistics()
+        return QueueStatistics(
+            queue=self.index,
+            requests=ring.popped,
+            completed=ring.completed,
+            in_flight=ring.in_flight,
+            bytes_in=ring.bytes_in,
+            bytes_out=ring.bytes_out,
+            kicks=self.kick.statistics().wakes - self._wakes_before if self.kick.notifies else 0,
+            calls=self._calls,
+            suppressed=self._suppressed,
+            cut=self._cut,
+            stale=ring.stale,
+            rejected=ring.rejected,
+            broken=ring.broken,
+        )
