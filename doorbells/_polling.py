@@ -35,6 +35,7 @@ class Polling(Seated):
         """Let other tasks run once; raises what `Doorbell.wait` raises."""
         self._sit_in_trio()
         try:
+            os.sched_yield()  # the peer may wait for this very CPU: 0.2 us against a tick of 4 ms
             await trio.lowlevel.checkpoint()
             self._check_open()
             self._wakes += 1
