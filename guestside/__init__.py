@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import (
-    DeviceNeedsReset as DeviceNeedsReset,
-    DriverQueueStatistics as DriverQueueStatistics,
-)
+from ._base import DriverQueueStatistics as DriverQueueStatistics
+from ._client import DeviceNeedsReset as DeviceNeedsReset
 from ._driver import Driver as Driver
 from ._sync import SyncDriver as SyncDriver

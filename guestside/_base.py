@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 
     from ._client import Client
 
-__all__ = ("DeviceNeedsReset", "DriverQueueStatistics")
+__all__ = ("DriverQueueStatistics",)
 
 ConfigT = TypeVar("ConfigT", bound=ConfigSpace)
-
-
-class DeviceNeedsReset(PeerError):
-    """The device set DEVICE_NEEDS_RESET: requests that are out are lost (virtio 1.4, 2.1.2)."""
 
 
 class DriverQueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +164,5 @@ class DriverBase:
             client.reap()
         except PeerError as error:
             client.fail(error)
-        if self.link.needs_reset:
-            client.fail(DeviceNeedsReset("the device needs a reset", clause="2.1.2"))
         if self.link.gone:
             client.fail(trio.BrokenResourceError("the device is not served any more"))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from paravirt.transport import PeerError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
 
     from ._pool import BufferPool
 
-__all__ = ()  # of use to this room only
+__all__ = ("DeviceNeedsReset",)
+
+
+class DeviceNeedsReset(PeerError):
+    """The device set DEVICE_NEEDS_RESET: what was asked may be done or not (virtio 1.4, 2.1.2)."""
 
 
 class Outstanding(msgspec.Struct, gc=False, eq=False):
@@ -79,6 +85,7 @@ class Client:
         """Callers inside `request` or `request_many`."""
         self.requests = self.kicks = 0
         self._pool = pool
+        self._link = link
         self._pending: dict[int, Outstanding] = {}
         self._ids = 0
 
@@ -150,8 +157,13 @@ class Client:
                 self.fail(trio.BrokenResourceError("the device is not served any more"))
 
     def reap(self) -> list[Outstanding]:
-        """Take what the device returned; wakes those who sleep for it. Raises `RingBroken`."""
+        """Take what the device returned; wakes those who sleep for it.
+
+        Raises `RingBroken`, and `DeviceNeedsReset`: replies are then not to be relied on (2.1.2).
+        """
         flat = self.ring.reap()
+        if self._link.needs_reset:
+            raise DeviceNeedsReset("the device needs a reset", clause="2.1.2")
         taken: list[Outstanding] = []
         memory, base = self._pool.bytes, self._pool.address
         for head, length in zip(flat[::2], flat[1::2], strict=True):

@@ -72,6 +72,7 @@ class Driver(DriverBase):
         await trio.lowlevel.checkpoint_if_cancelled()
         client = self._client(queue, submitting=False)
         client.check_sizes([(data, reply_size)])
+        one: Outstanding | None = None
         client.waiting += 1
         try:
             while not (made := client.submit([(data, reply_size)])):
@@ -82,8 +83,8 @@ class Driver(DriverBase):
             return one.reply
         finally:
             client.waiting -= 1
-            for one in made:
-                one.dropped = one.reply is None
+            if one is not None:
+                one.dropped = True
 
     @trio.lowlevel.enable_ki_protection
     async def request_many(

@@ -39,9 +39,10 @@ async def reset(link: DriverLink, wait_changed: Callable[[], Awaitable[None]]) -
 async def negotiate(link: DriverLink, device_id: int | None, wanted: int) -> int:
     """Agree on features with a device that was reset; returns them.
 
-    Raises `NegotiationError` for a device of another type, and one that refuses the features.
+    Raises `NegotiationError` for a device of another type, and one that refuses the features. A
+    link whose transport does not tell the type says 0, which is none (5).
     """
-    if device_id not in (None, link.device_id):
+    if device_id not in (None, link.device_id) and link.device_id:
         raise NegotiationError(f"the device has type {link.device_id}, not {device_id}")
     await link.set_status(Status.ACKNOWLEDGE)
     status = Status.ACKNOWLEDGE | Status.DRIVER

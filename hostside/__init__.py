@@ -7,3 +7,4 @@ from ._metrics import QueueStatistics as QueueStatistics, ServerStatistics as Se
 from ._queue import DeviceQueue as DeviceQueue
 from ._request import Request as Request, RequestError as RequestError
 from ._server import serve as serve
+from .devices.block import Block as Block, ImageError as ImageError

@@ -30,13 +30,16 @@ class Owner(Protocol):
 
     def queue(self, index: int) -> DeviceQueue: ...
 
+    @property
+    def features(self) -> int: ...
+
     def set_config(self, config: ConfigSpace) -> None: ...
 
     def statistics(self) -> ServerStatistics: ...
 
 
 class Device:
-    """A paravirtual device: override `handle` or `handle_batch`, and give `device_id` and `queue_sizes`.
+    """A paravirtual device: overrides `handle` or `handle_batch`.
 
     The same device is served in a test (`paravirt.transport.loopback`), on KVM and under a VMM.
 
@@ -47,8 +50,8 @@ class Device:
             def handle(self, request: Request) -> None:
                 request.reply(request.read().upper())
 
-    Raises `TypeError` when a class is made that overrides both handlers, or neither although it has no `taken_queues`; a base
-    class of devices passes `abstract=True`.
+    Raises `TypeError` when a class is made that overrides both handlers, or neither although it has
+    no `taken_queues`; a base class of devices passes `abstract=True`.
     """
 
     device_id: int = 0
@@ -56,11 +59,13 @@ class Device:
     queue_sizes: Sequence[int] = (256,)
     """The largest size of each virtqueue, powers of two up to 32768 (2.7)."""
     features: int = 0
-    """Feature bits of the device type (bits 0-23 and 50-127); those of the ring are added by the link."""
+    """Feature bits of the device type (bits 0-23 and 50-127); the link adds those of the ring."""
     taken_queues: Sequence[int] = ()
-    """Queues whose requests are not handled but taken, by `await self.queue(i).take()`: receive and event queues."""
+    """Queues whose requests are not handled but taken, by `await self.queue(i).take()`: receive and
+    event queues."""
     concurrency: int | None = None
-    """How many handlers of one queue may be suspended at once; None for as many as the queue has descriptors."""
+    """How many handlers of one queue may be suspended at once; None for as many as the queue has
+    descriptors."""
 
     handles_batches: ClassVar[bool] = False
     """Whether `handle_batch` is the one that was overridden."""
@@ -84,21 +89,28 @@ class Device:
     def handle(self, request: Request) -> Awaitable[None] | None:
         """Serve one request, as `def` or `async def`.
 
-        A plain function runs in line and must not block; it may return an awaitable, which is then awaited among the other
-        suspended handlers. A handler that returns without a reply completes the request with what it wrote. Handlers that are
-        suspended do not hold up the queue until there are `concurrency` of them. A reset cancels them; after that the request
-        is void.
+        A plain function runs in line and must not block; it may return an awaitable, which is then
+        awaited among the other suspended handlers. A handler that returns without a reply completes
+        the request with what it wrote. Handlers that are suspended do not hold up the queue until
+        there are `concurrency` of them. A reset cancels them; after that the request is void.
 
-        Raise `RequestError` for the guest; any other `Exception` is told to the guest too, and escapes `serve`.
+        Raise `RequestError` for the guest; any other `Exception` is told to the guest too, and
+        escapes `serve`.
         """
         raise NotImplementedError
 
     def handle_batch(self, requests: Sequence[Request]) -> Awaitable[None] | None:
-        """Serve all requests that were there at once, as `def` or `async def`; one batch a queue at a time."""
+        """Serve all requests that were there at once, as `def` or `async def`.
+
+        One batch of a queue is served at a time.
+        """
         raise NotImplementedError
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Do what the device does of its own accord: starts at DRIVER_OK, cancelled at reset, with all in `nursery`."""
+        """Do what the device does of its own accord.
+
+        Starts at DRIVER_OK; a reset cancels it, and all that is in `nursery`.
+        """
 
     def fail(self, request: Request, error: BaseException) -> bool:
         """Write the type's status for `error` into the reply; False if the type has none.
@@ -110,7 +122,10 @@ class Device:
         return False
 
     def config_written(self, offset: int, data: bytes) -> None:
-        """Take a driver's write to the configuration space; the default refuses it with `NegotiationError`."""
+        """Take a driver's write to the configuration space, or raise `NegotiationError`.
+
+        The default refuses all.
+        """
         raise NegotiationError(
             f"{type(self).__name__} has no writable configuration at {offset}, {len(data)} bytes"
         )
@@ -119,7 +134,7 @@ class Device:
     def config(self) -> ConfigSpace:
         """The configuration space; assigning a new one tells the driver (2.5).
 
-        Raises `ValueError`, changing nothing, for one that does not fit in the place of the old one.
+        Raises `ValueError`, changing nothing, for one that is not as long as the old one.
         """
         return self._config
 
@@ -128,6 +143,14 @@ class Device:
         if self.server is not None:
             self.server.set_config(config)
         self._config = config
+
+    @property
+    def driver_features(self) -> int:
+        """The features that the driver accepted, 0 before it started a queue.
+
+        Raises `RuntimeError` if the device is not served.
+        """
+        return self._owner().features
 
     def queue(self, index: int) -> DeviceQueue:
         """Return a queue that the driver started.

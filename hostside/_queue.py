@@ -49,6 +49,29 @@ class DeviceQueue:
     A device uses it by `take`, and only for its `taken_queues`.
     """
 
+    count = 0
+    """How many requests the last batch had."""
+    attended = False
+    """Somebody runs, or will before the loop sleeps, who then publishes what is done."""
+    stopping = False
+    """No new requests are taken."""
+    late = False
+    """The share of this queue is used up: let others run."""
+    sharing = False
+    """A worker lets others run, and then goes on with `batch`."""
+    _busy = False
+    _share_until = 0
+    _share_ns = SHARE_NS
+    _hold_until = 0
+    _looked = 0
+    _dry = False
+    """The last look found nothing, and is not to be repeated."""
+    _spun = False
+    """It took a while."""
+    _taking = False
+    _broken = False
+    _drained: Callable[[], None] | None = None
+
     def __init__(
         self,
         start: QueueStart,
@@ -63,29 +86,15 @@ class DeviceQueue:
         self.call = start.call
         self.batch: Iterator[Request] = iter(())
         """Requests taken from the ring and not given to a handler yet; all workers draw from it."""
-        self.count = 0
-        """How many there were in it."""
-        self.attended = False
-        """Somebody runs, or will before the loop sleeps, who then publishes what is done."""
-        self.stopping = False
-        """No new requests are taken."""
-        self.late = False
-        """The share of this queue was used up when `look` looked: let others run."""
-        self._stop = trio.Event()
-        self._loop = loop
-        self._on_error = on_error
         self.done = array("Q")
         """Tokens of what is to be given back."""
         self.lengths = array("I")
         """Their used lengths."""
-        self._room = trio.Event()
-        self._busy = False
-        self._share_until = 0
-        self._share_ns = SHARE_NS
-        self._hold_until = 0
-        self._looked = 0
+        self._loop = loop
+        self._on_error = on_error
         self._taken = taken
-        self._taking = False
+        self._stop = trio.Event()
+        self._room = trio.Event()
         self._calls = self._suppressed = self._cut = 0
         self._wakes_before = self.kick.statistics().wakes
 
@@ -94,43 +103,42 @@ class DeviceQueue:
     async def refill(self) -> None:
         """Publish what is done and wait for requests; returns with a batch, or to stop.
 
-        Not always a checkpoint: it is one after `SHARE_NS` of work. Cancelled, it leaves what it
-        took in `batch`.
+        Not always a checkpoint: it is one when the share of this queue is used up. Cancelled, it
+        leaves what it took in `batch`.
         """
-        loop = self._loop
         self.attended = False
         yielded = False
         while not self.stopping:
-            window = self.kick.window
-            quiet = self.ring.concurrent and not loop.handling and loop.busy <= self._busy
-            spin_ns = window.ns if quiet and window is not None else 0
-            try:
-                found = self._turn(spin_ns)
-            except PeerError as error:
-                await self._break(error)
-                return
-            if found or self.ring.call_due:
-                now = time.perf_counter_ns()
-                if now >= self._share_until:
-                    now = await self.share()
-                if not found:  # nothing was looked for, since the driver had to be called
+            if self._dry:
+                self._dry = False  # whoever ended the last batch has just looked
+            else:
+                try:
+                    found = self.advance()
+                except PeerError as error:
+                    await self._break(error)
+                    return
+                if self.late:
+                    await self.share()
+                if found:
+                    return
+                if self.ring.call_due:  # nothing was looked for, since the driver had to be called
                     continue
-                if spin_ns and window is not None:
-                    window.hit()
-                self._looked = now
-                self._hold_until = now + HOLD_NS
-                return
-            if not spin_ns and not yielded and self.kick.notifies:
+            if not self._spun and not yielded and self.kick.notifies:
                 yielded = True  # a checkpoint stands for the spin: the driver may be in this loop
                 await trio.lowlevel.checkpoint()
                 continue
-            if quiet and window is not None:  # also one that is shut: it opens again now and then
-                window.miss()
             await self._park()
             yielded = False
 
-    def _turn(self, spin_ns: int) -> bool:
-        done, lengths, ring = self.done, self.lengths, self.ring
+    def advance(self) -> bool:
+        """Publish what is done and take the next batch, looking for it as long as is worthwhile.
+
+        Sets `late`. Raises `PeerError`, again and again, for a ring that is broken.
+        """
+        loop, window, ring = self._loop, self.kick.window, self.ring
+        quiet = ring.concurrent and not loop.handling and loop.busy <= self._busy
+        spin_ns = window.ns if quiet and window is not None else 0
+        done, lengths = self.done, self.lengths
         published = len(done)
         try:
             flat = ring.cycle(done, lengths, spin_ns)
@@ -141,14 +149,42 @@ class DeviceQueue:
             self._ring_call()
         elif published:
             self._suppressed += 1
-        if not flat:
+        if flat:
+            self._accept(flat)
+            if spin_ns and window is not None:
+                window.hit()
+        else:
+            self._spun = spin_ns > 0
             self._set_busy(False)
+            if ring.call_due:  # it was not looked for long, and a driver can keep it at that
+                self.late = time.perf_counter_ns() >= self._share_until
+            elif quiet and window is not None:
+                window.miss()  # also of one that is shut: it opens again now and then
+        return bool(flat)
+
+    def advance_in_line(self) -> bool:
+        """Do `advance` for a worker that ended the current batch; False to leave it to `refill`."""
+        if self.stopping:
             return False
+        try:
+            found = self.advance()
+        except PeerError:
+            return False  # refill meets it too
+        self._dry = not found and not self.ring.call_due
+        return found
+
+    def _accept(self, flat: list[int]) -> None:
+        now = time.perf_counter_ns()
+        self.late = now >= self._share_until
         self.count = len(flat) // 2
-        self.batch = map(Request, repeat(self), flat[::2], flat[1::2])
+        if self.count == 1:
+            self.batch = iter((Request(self, flat[0], flat[1]),))
+        else:
+            self.batch = map(Request, repeat(self), flat[::2], flat[1::2])
+        self._looked = now
+        self._hold_until = now + HOLD_NS
         if not self._busy:
             self._set_busy(True)
-        return True
 
     async def _park(self) -> None:
         """Sleep until the driver kicks, or a completion makes room."""
@@ -167,8 +203,12 @@ class DeviceQueue:
         """Let others run, showing the driver what is done; returns the time."""
         self.late = False
         self.publish()
+        self.sharing = True
         start = time.perf_counter_ns()
-        await trio.lowlevel.checkpoint()
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            self.sharing = False
         now = time.perf_counter_ns()
         alone = now - start < ALONE_NS
         self._share_ns = min(2 * self._share_ns, LONGEST_SHARE_NS) if alone else SHARE_NS
@@ -177,6 +217,7 @@ class DeviceQueue:
 
     async def _break(self, error: PeerError) -> None:
         self._set_busy(False)
+        self._broken = True
         self._on_error(self, error)
         await self._stop.wait()
 
@@ -221,6 +262,8 @@ class DeviceQueue:
         if self.ring.stalled:
             self._room.set()
             self._room = trio.Event()
+        if self._taken:
+            self.settle()
 
     def _ring_call(self) -> None:
         self._calls += 1
@@ -237,8 +280,9 @@ class DeviceQueue:
     async def take(self) -> Request:
         """Wait for the next request of a queue that is taken from; it is over with its `reply`.
 
-        Cancelled, it has taken nothing. Raises `trio.BusyResourceError` if somebody waits already or
-        the queue is none of the `taken_queues`, and `trio.ClosedResourceError` when the queue stops.
+        Cancelled, it has taken nothing. Raises `trio.BusyResourceError` if somebody waits already
+        or the queue is none of the `taken_queues`, and `trio.ClosedResourceError` when the queue
+        stops.
         """
         if self._taking or not self._taken:
             raise trio.BusyResourceError(f"somebody else takes from queue {self.index}")
@@ -262,11 +306,27 @@ class DeviceQueue:
         if self._taking or not self._taken:
             self._ring(self.kick)
 
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Stop, and call `drained` once, when all that was taken is completed."""
+        self._drained = drained
+        self.stop()
+        if self._taken:
+            self.settle()
+
+    def settle(self) -> None:
+        """Call who waits for the end of `drain`, if nothing is in flight or nobody handles it."""
+        drained = self._drained
+        if drained is None or (self._taken and self.ring.in_flight and not self._broken):
+            return
+        self._drained = None
+        drained()
+
     def close(self) -> None:
         """End the queue, after which nothing here touches guest memory any more."""
         self._set_busy(False)
         self.batch = iter(())
         self.ring = EndedRing(self.ring)
+        self._on_error = _ignore  # a request may be kept, which no garbage collector looks into
         self.stopping = True
         if self._taking:
             self.stop()
@@ -293,3 +353,7 @@ class DeviceQueue:
             rejected=ring.rejected,
             broken=ring.broken,
         )
+
+
+def _ignore(queue: DeviceQueue, error: PeerError) -> None:
+    """Take an error of a queue that ended."""

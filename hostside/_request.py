@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RequestError(Exception):
-    """The request cannot be done: `Device.fail` writes `status`, a code of its type, to the guest."""
+    """The request cannot be done: `Device.fail` tells the guest `status`, a code of its type."""
 
     def __init__(self, status: int, text: str = "") -> None:
         self.status = status
@@ -99,7 +99,8 @@ class Request(msgspec.Struct, gc=False, eq=False):
 
         Returns the bytes moved: short at the end of the file or of the room. `flags` are those of
         `os.preadv`. Raises `OSError` as that does; `BlockingIOError` with `os.RWF_NOWAIT` if the
-        bytes would have to be waited for. May run in a worker thread.
+        bytes would have to be waited for. May run in a worker thread that is waited for: a reset is
+        not done as long as guest memory is written.
         """
         self._check_open()
         size = min(size, (self._sizes & 0xFFFFFFFF) - self._end)

@@ -14,13 +14,14 @@ from paravirt.transport import (
     NegotiationError,
     PeerError,
     QueueStart,
+    QueueStop,
     Reset,
 )
 
 from ._loop import current_loop
 from ._metrics import ServerStatistics
 from ._queue import DeviceQueue
-from ._workers import Workers, apart
+from ._workers import Workers, apart, plain
 
 if TYPE_CHECKING:
     from paravirt.transport import ConfigSpace, DeviceLink
@@ -77,11 +78,11 @@ class Server:
         self._queues: dict[int, DeviceQueue] = {}
         self._handled = 0
         """Queues with workers that still run."""
+        self._features = 0
         self._resets = 0
         self._bug: BaseException | None = None
         self._scope = trio.CancelScope()
 
-    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Serve one driver after another; returns when the peer has gone."""
         while (reset := await self._live()) is not None:
@@ -94,7 +95,10 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
-                reset = await self._follow(nursery)
+                try:
+                    reset = await self._follow(nursery)
+                except Exception as error:  # noqa: BLE001
+                    self.report(error)
                 nursery.cancel_scope.cancel()
         except BaseException as error:
             if self._bug is None:
@@ -118,6 +122,8 @@ class Server:
             match change:
                 case QueueStart():
                     self._start_queue(change, nursery)
+                case QueueStop():
+                    self._stop_queue(change)
                 case DriverReady():
                     nursery.start_soon(self._run_device)
                 case ConfigWrite():
@@ -133,9 +139,23 @@ class Server:
         taken = start.queue in self._device.taken_queues
         queue = DeviceQueue(start, loop, self.peer_error, taken=taken)
         self._queues[queue.index] = queue
+        self._features = queue.ring.geometry.features
         if not taken:
             self._handled += 1
             nursery.start_soon(self._run_queue, Workers(queue, self._device, loop, self))
+
+    def _stop_queue(self, stop: QueueStop) -> None:
+        queue = self._queues.get(stop.queue)
+        if queue is None:  # it was never started, since an earlier queue has ended the server
+            stop.done()
+            return
+
+        def drained() -> None:
+            del self._queues[stop.queue]
+            queue.close()
+            stop.done()
+
+        queue.drain(drained)
 
     @trio.lowlevel.enable_ki_protection
     async def _run_queue(self, workers: Workers) -> None:
@@ -143,6 +163,8 @@ class Server:
             await workers.run()
         except BaseException as error:  # noqa: BLE001
             self._take(error)
+        else:
+            workers.queue.settle()
         self._handled -= 1
         if self._handled == 0 and self._bug is not None:
             self._scope.cancel()
@@ -175,10 +197,7 @@ class Server:
             told = False
             self.report(bug)
         if not told:
-            try:
-                self._link.need_reset()
-            except trio.ClosedResourceError:
-                pass  # nobody is left to be told
+            self._link.need_reset()
 
     def report(self, bug: BaseException) -> None:
         """Take an exception that is not for the guest: settle what is at hand, then raise it.
@@ -197,12 +216,10 @@ class Server:
             self._scope.cancel()
 
     def _take(self, error: BaseException) -> None:
-        """Report what came out of a task, without the group that its nursery put around it."""
+        """Report what came out of a task, without the groups that nurseries put around it."""
         bug, rest = apart(error)
-        if isinstance(bug, BaseExceptionGroup) and len(bug.exceptions) == 1:
-            bug = bug.exceptions[0]
         if bug is not None:
-            self.report(bug)
+            self.report(plain(bug))
         if rest is not None:
             raise rest
 
@@ -221,6 +238,11 @@ class Server:
             return self._queues[index]
         except KeyError:
             raise RuntimeError(f"the driver has not started queue {index}") from None
+
+    @property
+    def features(self) -> int:
+        """The features that the driver accepted, 0 before it started a queue."""
+        return self._features
 
     def set_config(self, config: ConfigSpace) -> None:
         """Show another configuration space to the driver, and tell it."""

@@ -8,7 +8,7 @@ suspended handler never holds up the queue until the bound is reached.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import trio
 
@@ -30,6 +30,9 @@ IDLE_WORKERS = 4
 """Workers kept for the next burst; a spawned task costs 8-10 us, an idle one 10 KiB."""
 
 
+Group: TypeAlias = "BaseExceptionGroup[BaseException]"
+
+
 class Owner(Protocol):
     """Who takes what goes wrong."""
 
@@ -46,8 +49,18 @@ def apart(error: BaseException) -> tuple[BaseException | None, BaseException | N
     if isinstance(error, reported):
         return error, None
     if isinstance(error, BaseExceptionGroup):
-        return error.split(reported)
+        return cast("Group", error).split(reported)
     return None, error
+
+
+def plain(error: BaseException) -> BaseException:
+    """Take off the groups that nurseries put around one exception."""
+    while isinstance(error, BaseExceptionGroup):
+        inside = cast("Group", error).exceptions
+        if len(inside) > 1:
+            break
+        error = inside[0]
+    return error
 
 
 class Workers:
@@ -60,7 +73,7 @@ class Workers:
         loop: Loop,
         owner: Owner,
     ) -> None:
-        self._queue = queue
+        self.queue = self._queue = queue
         self._device = device
         self._loop = loop
         self._owner = owner
@@ -75,7 +88,10 @@ class Workers:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Serve until the queue stops and all that was taken is settled; cancelled, handlers are too."""
+        """Serve until the queue stops and all that was taken is settled.
+
+        Cancelled, the handlers are too.
+        """
         async with trio.open_nursery() as self._nursery:
             self._count = 1
             await self._work()
@@ -87,7 +103,8 @@ class Workers:
         self._standby = False
         while True:
             batch = queue.batch
-            await serve()
+            if not queue.sharing:  # else whoever shares goes on with it
+                await serve()
             if queue.batch is not batch:
                 continue  # the next one was fetched while a handler of this worker was suspended
             if queue.stopping:
@@ -95,7 +112,7 @@ class Workers:
                 queue.attended = False
                 self._wake_all()
                 return
-            if not self._led:
+            if not (self._led or queue.sharing):
                 self._led = True
                 try:
                     await queue.refill()
@@ -107,32 +124,38 @@ class Workers:
     async def _serve_each(self) -> None:
         queue, handle, loop = self._queue, self._device.handle, self._loop
         done, lengths = queue.done.append, queue.lengths.append
-        # The first of several tells whether those before it misled; one alone is published at once.
-        left = stride = 1 if queue.count > 1 else 2
-        queue.attended = True
-        for request in queue.batch:  # all workers draw from this one iterator
-            try:
-                result = handle(request)
-                if result is not None:
-                    if not self._standby:  # else that one is runnable still
-                        self._expect_suspension()
-                    loop.handling += 1
-                    try:
-                        await result
-                    finally:
-                        loop.handling -= 1
+        going_on = True
+        while going_on:
+            if queue.late:
+                await queue.share()
+            left = stride = 1 if queue.count > 1 else 2  # the first tells what the others may take
+            queue.attended = True
+            batch = queue.batch
+            for request in batch:  # all workers draw from this one iterator
+                try:
+                    result = handle(request)
+                    if result is not None:
+                        if not self._standby:  # else that one is runnable still
+                            self._expect_suspension()
+                        loop.handling += 1
+                        try:
+                            await result
+                        finally:
+                            loop.handling -= 1
+                            queue.attended = True
+                except BaseException as error:  # noqa: BLE001
+                    self._settle((request,), error)
+                if request.open:
+                    request.open = False
+                    done(request.id)
+                    lengths(request.written)
+                left -= 1
+                if not left:
+                    left = stride = queue.look(stride)
+                    if queue.late:
+                        await queue.share()
                         queue.attended = True
-            except BaseException as error:  # noqa: BLE001
-                self._settle((request,), error)
-            if request.open:
-                request.open = False
-                done(request.id)
-                lengths(request.written)
-            left -= 1
-            if not left:
-                left = stride = queue.look(stride)
-                if queue.late:
-                    await queue.share()
+            going_on = batch is queue.batch and not self._led and queue.advance_in_line()
 
     async def _serve_batch(self) -> None:
         queue, loop = self._queue, self._loop
@@ -164,6 +187,8 @@ class Workers:
         if isinstance(mine, MemoryGone):
             self._owner.peer_error(self._queue, mine)
         elif mine is not None:
+            if isinstance(refusal := plain(mine), RequestError):
+                mine = refusal
             for request in requests:
                 if request.open:
                     self._owner.fail(request, mine)

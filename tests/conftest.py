@@ -104,13 +104,14 @@ def rng(seed: int) -> random.Random:
 
 
 @pytest.fixture(autouse=True)
-def seeded_scheduler(seed: int) -> None:
-    """Make trio choose the order of its tasks by the seed."""
+def seeded_scheduler(seed: int) -> random.Random:
+    """Make trio choose the order of its tasks by the seed; gives what it chooses with."""
     scheduler = importlib.import_module("trio._core._run")
     order = getattr(scheduler, "_r")  # noqa: B009  (no public way in)
     assert isinstance(order, random.Random)
     setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True)  # noqa: B010
     order.seed(seed)
+    return order
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)

@@ -34,6 +34,7 @@ from ._link import (
     DriverLink as DriverLink,
     DriverReady as DriverReady,
     QueueStart as QueueStart,
+    QueueStop as QueueStop,
     Reset as Reset,
 )
 from ._loopback import Loopback as Loopback, loopback as loopback

@@ -29,6 +29,10 @@ _CALL: int = lib.PV_CYCLE_CALL
 _STALLED: int = lib.PV_CYCLE_STALLED
 _COUNT_MASK = 0xFFFF
 _NOTHING: tuple[Any, Any, int] = (ffi.NULL, ffi.NULL, 0)
+_BYTES = ffi.typeof("char[]")
+_HEADER_BYTES = 64
+"""Up to so much is read through a buffer made once: the headers of requests."""
+_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 _FEW = 4
 """Up to so many completions it is cheaper to have cffi copy a list than to borrow an array."""
 _cycle = lib.pv_host_cycle
@@ -94,6 +98,7 @@ class DeviceRing:
         self._batch = min(BATCH, geometry.size)
         self._popped = ffi.new("struct pv_popped[]", self._batch)
         self._words = ffi.cast("uint64_t *", self._popped)
+        self._header = ffi.new(_BYTES, _HEADER_BYTES)
         self._ring = ffi.new("struct pv_device_ring *")
         self._start(table_max, generation & 0xFFFF, avail, used)
 
@@ -121,23 +126,23 @@ class DeviceRing:
 
         Raises `RingBroken` or `MemoryGone`, once no call is due any more.
         """
-        limit = self._batch
-        if self.limit is not None:
-            limit = min(limit, self.limit)
+        limit = self._batch if self.limit is None else min(self._batch, self.limit)
         tokens, used, count = _to_c(done, lengths) if done else _NOTHING
         if not self.concurrent:
             spin_ns = 0
         rc: int = _cycle(self._ring, tokens, used, count, self._popped, limit, spin_ns)
+        self.call_due = rc > 0 and rc & _CALL != 0
+        self.stalled = rc > _COUNT_MASK and rc & _STALLED != 0
         if rc <= 0:
-            self.call_due = self.stalled = False
             check(rc)
             return []
-        self.call_due = bool(rc & _CALL)
-        self.stalled = bool(rc & _STALLED)
         count = rc & _COUNT_MASK
         if self.limit is not None:
             self.limit -= count
-        flat: list[int] = ffi.unpack(self._words, 2 * count) if count else []
+        words = self._words
+        if count == 1:  # what a driver does that waits for each reply: spare it the detour
+            return [words[0], words[1]]
+        flat: list[int] = ffi.unpack(words, 2 * count) if count else []
         return flat
 
     def complete(self, done: Tokens, lengths: Lengths) -> bool:
@@ -172,17 +177,19 @@ class DeviceRing:
 
         Short at its end, empty for a token that is stale.
         """
-        buffer = bytearray(size)
-        count = lib.pv_host_read(self._ring, token, offset, ffi.from_buffer(buffer), size)
-        return bytes(buffer) if count == size else bytes(buffer[: self._moved(count)])
+        buffer = self._header if size <= _HEADER_BYTES else _uncleared(_BYTES, size)
+        count = lib.pv_host_read(self._ring, token, offset, buffer, size)
+        data: bytes = ffi.unpack(buffer, count if count >= 0 else self._moved(count))
+        return data
 
     def write(self, token: int, offset: int, data: bytes | bytearray | memoryview) -> int:
         """Copy bytes into the writable part of a chain at `offset`.
 
         Returns how many fitted, 0 for a token that is stale.
         """
-        source = ffi.from_buffer(data)
-        return self._moved(lib.pv_host_write(self._ring, token, offset, source, len(source)))
+        source = data if isinstance(data, bytes) else ffi.from_buffer(data)
+        count: int = lib.pv_host_write(self._ring, token, offset, source, len(source))
+        return count if count >= 0 else self._moved(count)
 
     def read_file(
         self, token: int, offset: int, fd: int, position: int, size: int, flags: int = 0
@@ -252,8 +259,15 @@ class DeviceRing:
 
 def _to_c(done: Tokens, lengths: Lengths) -> tuple[Any, Any, int]:
     count = len(done)
-    if count != len(lengths):
-        raise ValueError(f"{count} chains, {len(lengths)} used lengths")
+    tokens: Any = done
+    used: Any = lengths
+    if count == 1 == len(used):
+        return (tokens[0],), (used[0],), 1
     if count <= _FEW or not isinstance(done, array):
-        return list(done), list(lengths), count
-    return ffi.from_buffer("uint64_t[]", done), ffi.from_buffer("uint32_t[]", lengths), count
+        tokens, used = list(tokens), list(used)
+    else:
+        tokens = ffi.from_buffer("uint64_t[]", done)
+        used = ffi.from_buffer("uint32_t[]", lengths)
+    if not count == len(tokens) == len(used):  # as the core will read them, whatever their items
+        raise ValueError(f"{len(tokens)} chains, {len(used)} used lengths")
+    return tokens, used, count

@@ -107,7 +107,7 @@ class DriverRing:
         return bool(lib.pv_host_driver_spin(self._ring, ns if self.concurrent else 0))
 
     def arm(self) -> bool:
-        """Ask for a call at the next finished chain, and look again behind a full barrier (2.7.7)."""
+        """Ask for a call at the next finished chain; full barrier; look again (2.7.7)."""
         return bool(lib.pv_host_driver_arm(self._ring))
 
     def disarm(self) -> None:
@@ -127,8 +127,9 @@ class DriverRing:
 
     @property
     def room(self) -> int:
-        """How many requests `add_many` would take now."""
-        return min(BATCH, self.free // (1 if self._indirect else 2))
+        """How many requests `add_many` may take now; it takes fewer of two buffers each."""
+        free = self.free
+        return min(BATCH, free if self._indirect else (free + 1) // 2)
 
     @property
     def free(self) -> int:

@@ -27,6 +27,7 @@ __all__ = (
     "DriverLink",
     "DriverReady",
     "QueueStart",
+    "QueueStop",
     "Reset",
 )
 
@@ -58,6 +59,17 @@ class QueueStart:
 
 
 @dataclass(frozen=True)
+class QueueStop:
+    """The driver's side stops a queue; call `done` when all that was taken is completed.
+
+    Nothing new is taken, and after `done` nothing touches the ring until the queue starts again.
+    """
+
+    queue: int
+    done: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class DriverReady:
     """DRIVER_OK: the device may do things of its own accord."""
 
@@ -79,7 +91,7 @@ class Reset:
     done: Callable[[], None]
 
 
-Change = QueueStart | DriverReady | ConfigWrite | Reset
+Change = QueueStart | QueueStop | DriverReady | ConfigWrite | Reset
 
 
 class DeviceLink(Protocol):

@@ -58,6 +58,15 @@ def loopback(
 class Loopback:
     """A `DeviceLink` and a `DriverLink` in one; made by `loopback`."""
 
+    needs_reset = False
+    """Whether the device set DEVICE_NEEDS_RESET."""
+    gone = False
+    """Whether the device's end is closed."""
+    _driver_gone = False
+    _generation = 0
+    _device_thread: int | None = None
+    _driver_thread: int | None = None
+
     def __init__(
         self,
         device: DeviceModel,
@@ -76,21 +85,9 @@ class Loopback:
         self.memory = Memory([Region.create(memory_size, addr=MEMORY_BASE)])
         self.pool = (MEMORY_BASE, memory_size)
         self.faults = faults
-        self.needs_reset = False
-        """Whether the device set DEVICE_NEEDS_RESET."""
-        self.gone = False
-        """Whether the device's end is closed."""
-        count = len(self._state.queues)
         self._kicks: list[Doorbell] = []
         self._calls: list[Doorbell] = []
-        try:
-            self._kicks += (kick_maker() for _ in range(count))
-            self._calls += (call_maker() for _ in range(count))
-        except BaseException:
-            for bell in (*self._kicks, *self._calls):
-                bell.close()
-            self.memory.close()
-            raise
+        self._make_bells(kick_maker, call_maker)
         # Direct is chosen to have one thread and no descriptor; anything else may have two threads.
         bells = (*self._kicks, *self._calls)
         control = Direct if any(isinstance(bell, Direct) for bell in bells) else EventFd
@@ -100,14 +97,21 @@ class Loopback:
         self._changes: deque[Change] = deque()
         self._writes: list[_Write] = []
         self._rings: dict[int, DeviceRing] = {}
-        self._generation = 0
-        self._device_thread: int | None = None
-        self._driver_thread: int | None = None
-        self._driver_gone = False
         self._lock = threading.RLock()
         if faults is not None:
             self._kicks = [faults.wrap(bell, self, "kick", i) for i, bell in enumerate(self._kicks)]
             self._calls = [faults.wrap(bell, self, "call", i) for i, bell in enumerate(self._calls)]
+
+    def _make_bells(self, kick_maker: DoorbellMaker, call_maker: DoorbellMaker) -> None:
+        count = len(self._state.queues)
+        try:
+            self._kicks += (kick_maker() for _ in range(count))
+            self._calls += (call_maker() for _ in range(count))
+        except BaseException:
+            for bell in (*self._kicks, *self._calls):
+                bell.close()
+            self.memory.close()
+            raise
 
     # What both ends know.
 

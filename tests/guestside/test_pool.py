@@ -102,8 +102,8 @@ def test_blocks_never_overlap_and_all_come_back(rng: random.Random) -> None:
     for _ in range(3000):
         size = rng.choice([0, 1, 64, 100, 700, PAGE, 5000, 20000])
         if rng.random() < 0.45 and held:
-            address = rng.choice(list(held))
-            pool.release(address, held.pop(address))
+            oldest = rng.choice(list(held))
+            pool.release(oldest, held.pop(oldest))
         elif (address := pool.allocate(size)) is not None:
             held[address] = size
         ends = sorted((start, start + size) for start, size in held.items())

@@ -15,7 +15,7 @@ from paravirt.hostside import Device, Request, serve
 from paravirt.transport import DriverRing, RingGeometry, Status, loopback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from paravirt.doorbells import DoorbellMaker
     from paravirt.transport import Faults, Loopback
@@ -27,17 +27,18 @@ class Echo(Device):
     """Reply with what was asked."""
 
     device_id = 42
-    queue_sizes = (16,)
+    queue_sizes: Sequence[int] = (16,)
 
-    def handle(self, request: Request) -> None:
+    def handle(self, request: Request) -> Awaitable[None] | None:
         request.reply(request.read())
+        return None
 
 
 class Parked(Device):
     """Answer each request with its own bytes once it was let go."""
 
     device_id = 42
-    queue_sizes = (16,)
+    queue_sizes: Sequence[int] = (16,)
 
     def __init__(self) -> None:
         self.entered: list[bytes] = []
@@ -112,7 +113,7 @@ class Outcome:
         """Serve, and keep what it raises."""
         try:
             await serve(device, link, task_status=task_status)
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
             self.error = error
         self.ended.set()
 
@@ -203,7 +204,8 @@ async def by_hand(
             hand = Hand(link)
             await hand.begin()
             await hand.go()
-            await settled()
+            for _ in range(20 + len(hand.rings)):  # not `settled`: polling never is
+                await trio.lowlevel.checkpoint()
             yield hand
             link.close()
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
@@ -15,7 +15,7 @@ from .serving import Hand, by_hand, served
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-Use = Callable[[Request], object] if TYPE_CHECKING else object
+Use: TypeAlias = "Callable[[Request], object]"
 
 
 class Script(Device):
@@ -157,7 +157,7 @@ async def test_an_empty_write_does_not_lengthen_the_reply() -> None:
 
 
 async def test_what_does_not_fit_is_cut_and_counted() -> None:
-    device = Script(lambda r: (r.reply(b"0123456789")))
+    device = Script(lambda r: r.reply(b"0123456789"))
     async with served(device) as it:
         assert await it.driver.request(b"", 8) == b"01234567"
         assert await it.driver.request(b"", 10) == b"0123456789"

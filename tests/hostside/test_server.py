@@ -10,7 +10,7 @@ import trio
 from paravirt.doorbells import Direct
 from paravirt.guestside import Driver
 from paravirt.hostside import Request, serve
-from paravirt.transport import Status, loopback
+from paravirt.transport import Loopback, Status, loopback
 
 from .serving import Echo, Outcome, Parked, served, settled, until
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from paravirt.doorbells import DoorbellMaker
-    from paravirt.transport import Loopback
+    from paravirt.transport._link import Change
 
 
 async def test_it_has_started_before_any_driver_comes(
@@ -120,7 +120,7 @@ async def test_its_end_of_the_link_is_closed_and_the_device_is_free(
 
 class Fails(Echo):
     def handle(self, request: Request) -> None:
-        raise ZeroDivisionError
+        raise ZeroDivisionError(request.id)
 
 
 async def test_a_bug_closes_its_end_too(doorbell: DoorbellMaker) -> None:
@@ -250,3 +250,18 @@ async def test_a_device_without_queues_is_served() -> None:
     async with served(Bare()) as it:
         await settled()
         assert await it.link.get_status() & Status.DRIVER_OK
+
+
+async def test_an_error_of_the_link_comes_out_as_it_is() -> None:
+    class Fails(Loopback):
+        async def next_change(self) -> Change | None:
+            raise OSError(5, "the socket broke")
+
+    device = Echo()
+    link = Fails(device, Direct, Direct, ~0, 1 << 20, None)
+
+    with pytest.raises(OSError, match="socket"):
+        await serve(device, link)
+
+    assert link.gone
+    link.close()

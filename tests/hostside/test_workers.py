@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -13,8 +13,6 @@ from paravirt.hostside import Device, Request
 from .serving import Parked, by_hand, served, settled, until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trio.testing import MockClock
 
     from paravirt.doorbells import DoorbellMaker
@@ -61,18 +59,25 @@ async def let_go_after(device: Parked, steps: int) -> None:
     device.let_go(b"one")
 
 
-async def test_a_reply_from_another_task_needs_no_kick(doorbell: DoorbellMaker) -> None:
-    class HandsOver(Device):
-        device_id = 42
-        queue_sizes = (16,)
+class HandsOver(Device):
+    """Leaves a request to another task, and waits for ever, or until it was replied to."""
 
-        def __init__(self) -> None:
-            self.requests: list[Request] = []
+    device_id = 42
+    queue_sizes = (16,)
 
-        async def handle(self, request: Request) -> None:
-            self.requests.append(request)
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.gate = trio.Event()
+
+    async def handle(self, request: Request) -> None:
+        self.requests.append(request)
+        if request.read() == b"ends":
+            await self.gate.wait()
+        else:
             await trio.sleep_forever()
 
+
+async def test_a_reply_from_another_task_needs_no_kick(doorbell: DoorbellMaker) -> None:
     device = HandsOver()
     async with served(device, doorbell) as it:
         it.driver.submit(b"one", 8)
@@ -84,6 +89,23 @@ async def test_a_reply_from_another_task_needs_no_kick(doorbell: DoorbellMaker) 
 
         assert await it.driver.reap() == [(1, b"late")]
         assert it.rings == kicks
+
+
+async def test_a_reply_from_another_task_is_shown_after_another_handler_ended(
+    autojump_clock: MockClock,
+) -> None:
+    device = HandsOver()
+    async with by_hand(device) as hand:
+        hand.offer(b"stays", 8)
+        hand.offer(b"ends", 8)
+        hand.show()
+        await settled()
+        device.gate.set()
+        await settled()
+        assert hand.back() == 1
+        device.requests[0].reply(b"late")
+
+        assert hand.back() == 1
 
 
 # Overtaking and bounds.
@@ -220,10 +242,12 @@ class CountsTasks(Instrument):
         self.alive = 0
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        del task
         self.spawned += 1
         self.alive += 1
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
+        del task
         self.alive -= 1
 
 
@@ -310,141 +334,3 @@ async def test_the_pool_grows_again(autojump_clock: MockClock) -> None:
             await settled()
             assert len(await it.driver.reap()) == 16
             device.gates.clear()
-
-
-# Batches.
-
-
-class Batches(Device):
-    """Keeps what came together; waits for the gate of a batch if there is one."""
-
-    device_id = 42
-    queue_sizes = (16,)
-
-    def __init__(self) -> None:
-        self.seen: list[list[bytes]] = []
-        self.gate: trio.Event | None = None
-
-    async def handle_batch(self, requests: Sequence[Request]) -> None:
-        data = [request.read() for request in requests]
-        self.seen.append(data)
-        if self.gate is not None:
-            requests[0].reply(b"first")
-            await self.gate.wait()
-        for request in requests:
-            if request.open:
-                request.write(b"done")
-
-
-async def test_a_batch_is_what_was_there_at_once(autojump_clock: MockClock) -> None:
-    device = Batches()
-    async with served(device) as it:
-        await settled()
-        await it.driver.request_many([(name, 8) for name in names(16)])
-
-    assert device.seen == [names(16)]
-
-
-async def test_one_batch_of_a_queue_at_a_time(autojump_clock: MockClock) -> None:
-    device = Batches()
-    device.gate = trio.Event()
-    async with served(device) as it:
-        await settled()
-        it.driver.submit(b"a", 8)
-        it.driver.submit(b"b", 8)
-        await settled()
-        it.driver.submit(b"c", 8)
-        await settled()
-        assert device.seen == [[b"a", b"b"]]
-        with trio.fail_after(1):
-            assert await it.driver.reap() == [(1, b"first")]
-        device.gate.set()
-        await settled()
-
-        assert device.seen == [[b"a", b"b"], [b"c"]]
-        assert await it.driver.reap() == [(2, b"done"), (3, b"first")]
-
-
-# When completions are shown.
-
-
-class Slow(Device):
-    """Spends `costs` nanoseconds a request, on a clock of its own."""
-
-    device_id = 42
-    queue_sizes = (256,)
-    replies: ClassVar[bool] = True
-
-    def __init__(self, costs: int) -> None:
-        self.costs = costs
-        self.now = 0
-        self.shown: list[int] = []
-        """For each request how many before it were not shown when it began."""
-
-    def perf_counter_ns(self) -> int:
-        return self.now
-
-    def handle(self, request: Request) -> None:
-        assert self.server is not None
-        hidden = len(self.shown) - self.queue(0).ring.statistics().completed
-        self.shown.append(hidden)
-        self.now += self.costs
-        if self.replies:
-            request.reply(b"")
-
-
-class SlowAndSilent(Slow):
-    replies = False
-
-
-async def serve_slowly(device: Slow, monkeypatch: pytest.MonkeyPatch, count: int) -> int:
-    """Serve requests that came together; returns the calls for them."""
-    async with by_hand(device) as hand:
-        monkeypatch.setattr("paravirt.hostside._queue.time", device)
-        for _ in range(count):
-            hand.offer(b"")
-        hand.show()
-        await until(lambda: len(device.shown) == count)
-        await settled()
-        assert hand.back() == count
-        return device.statistics().queues[0].calls
-
-
-@pytest.mark.parametrize("kind", [Slow, SlowAndSilent])
-async def test_completions_are_shown_after_50_us_of_handler_time(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, kind: type[Slow]
-) -> None:
-    device = kind(10_000)
-    await serve_slowly(device, monkeypatch, 64)
-
-    assert max(device.shown) <= 5
-
-
-@pytest.mark.parametrize("kind", [Slow, SlowAndSilent])
-async def test_a_slow_handler_shows_each(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, kind: type[Slow]
-) -> None:
-    device = kind(60_000)
-    await serve_slowly(device, monkeypatch, 64)
-
-    assert max(device.shown) <= 1
-
-
-async def test_quick_ones_are_shown_together_with_one_call(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device = Slow(100)
-
-    assert await serve_slowly(device, monkeypatch, 200) == 1
-
-
-async def test_the_first_request_is_shown_when_its_batch_ends(autojump_clock: MockClock) -> None:
-    """Not only when the next one comes."""
-    async with by_hand(Quick()) as hand:
-        hand.offer(b"x", 8)
-        hand.show()
-        await settled()
-
-        assert hand.back() == 1
-
-

@@ -51,8 +51,9 @@ class ModelDevice:
 
     A chain has as many descriptors as the queue at most, and so does a table. The first lie that a
     walk meets counts; of one descriptor these in turn: indirect without the feature, continued, of
-    a wrong length, too long; out of order, 2^32 bytes or more, outside memory; continued at a place
-    that does not exist.
+    a wrong length, too long, beyond the last address; out of order, 2^32 bytes or more, outside
+    memory; continued at a place that does not exist. Entries of a table that the chain leaves out
+    may lie in a hole.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class ModelDevice:
         for _ in range(self.ring.size):
             addr, length, flags, after = self._desc(self.ring.desc, index)
             if flags & INDIRECT:
-                self._check_indirect(length, flags)
+                self._check_indirect(addr, length, flags)
                 self._walk_table(chain, addr, length // 16)
                 return
             chain.take(self.ring.memory, addr, length, flags)
@@ -161,7 +162,7 @@ class ModelDevice:
             index = after
         raise LieError(Cause.CHAIN_LENGTH)
 
-    def _check_indirect(self, length: int, flags: int) -> None:
+    def _check_indirect(self, addr: int, length: int, flags: int) -> None:
         if not self.ring.indirect:
             raise LieError(Cause.INDIRECT_UNNEGOTIATED)
         if flags & NEXT:
@@ -170,6 +171,8 @@ class ModelDevice:
             raise LieError(Cause.INDIRECT_LENGTH)
         if length // 16 > self.ring.size:
             raise LieError(Cause.INDIRECT_SIZE)
+        if addr + length > 1 << 64:
+            raise LieError(Cause.ADDRESS)
 
     def _walk_table(self, chain: ModelChain, table: int, count: int) -> None:
         index = 0

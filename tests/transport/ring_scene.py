@@ -12,7 +12,7 @@ from paravirt.transport._geometry import RingGeometry
 from paravirt.transport._memory import Memory
 
 from .fenced import PAGE, fenced_region
-from .hand_ring import HandRing
+from .hand_ring import NEXT, WRITE, HandRing
 
 if TYPE_CHECKING:
     from paravirt.transport._errors import Cause
@@ -73,6 +73,23 @@ def clause(text: str) -> pytest.MarkDecorator:
 def counted(cause: Cause, times: int = 1) -> dict[str, int]:
     """Return the counters after `times` faults of one cause."""
     return {cause.name.lower(): times}
+
+
+def ready(count: int, *, features: int = 0, size: int = 8) -> Scene:
+    """Return a queue with a chain of 4 readable and 8 writable bytes at each even head."""
+    scene = Scene(size, features)
+    scene.memory.write(DATA, b"data")
+    for head in range(0, size, 2):
+        scene.ring.desc(head, DATA, 4, NEXT, head + 1)
+        scene.ring.desc(head + 1, SPARE, 8, WRITE)
+    scene.ring.offer(*range(0, 2 * count, 2))
+    return scene
+
+
+def one(scene: Scene) -> int:
+    """Take the one chain that is there; return its token."""
+    token, _ = scene.device.cycle([], [])
+    return token
 
 
 def _assert_serves(ring: HandRing, device: DeviceRing, head: int) -> None:

@@ -15,7 +15,7 @@ from paravirt.transport._geometry import RingGeometry
 from paravirt.transport._memory import Memory
 from paravirt.transport._region import Region
 
-from .fenced import PAGE
+from .fenced import PAGE, fenced_region
 from .hand_ring import INDIRECT, NEXT, WRITE, HandRing, descriptor
 from .ring_scene import BAR, DATA, END, EVENT_IDX, HOLE, INDIRECT_DESC, TOP, Scene, clause, counted
 
@@ -134,6 +134,7 @@ CASES: list[tuple[str, Cause, Spoil]] = [
     ("2.7.5.3-table-in-a-hole", Cause.ADDRESS, direct((HOLE, 16, INDIRECT, 0))),
     ("2.7.5.3-table-begins-before-memory", Cause.ADDRESS, direct((DATA - 8, 16, INDIRECT, 0))),
     ("2.7.5.3-table-ends-inside-an-entry", Cause.ADDRESS, direct((END - 8, 16, INDIRECT, 0))),
+    ("2.7.5.3-table-goes-on-at-2^64", Cause.ADDRESS, direct((TOP + PAGE - 64, 80, INDIRECT, 0))),
     ("2.7.5.3-table-wraps-at-2^64", Cause.ADDRESS, direct((TOP + PAGE - 8, 32, INDIRECT, 0))),
     (
         "2.7.4.2-readable-after-writable",
@@ -200,6 +201,27 @@ def test_malformed_chain_with_a_table_needs_the_feature(features: int) -> None:
     assert scene.ring.take_used() == [(0, 0)]
     assert scene.rejected() == counted(Cause.INDIRECT_UNNEGOTIATED)
     scene.assert_serves()
+
+
+@pytest.mark.parametrize(
+    ("addr", "length", "flags"),
+    [
+        pytest.param(TOP + PAGE - 8, 16, 0, id="2.7.5-buffer"),
+        pytest.param(TOP + PAGE - 16, 32, INDIRECT, id="2.7.5.3-table"),
+    ],
+)
+def test_malformed_chain_does_not_go_on_at_address_0(addr: int, length: int, flags: int) -> None:
+    """Even if there is memory: nothing lies behind the last address."""
+    memory = Memory([fenced_region(PAGE, addr=0), fenced_region(PAGE, addr=TOP)])
+    ring = HandRing(memory, RingGeometry.contiguous(4, 0x800, INDIRECT_DESC))
+    device = DeviceRing(memory, ring.geometry)
+    memory.write(0, descriptor(0, 1))
+    memory.write(TOP + PAGE - 16, descriptor(0, 1, NEXT, 1))
+    ring.desc(0, addr, length, flags)
+    ring.offer(0)
+
+    assert device.cycle([], []) == []
+    assert device.statistics().rejected == counted(Cause.ADDRESS)
 
 
 @pytest.mark.parametrize(

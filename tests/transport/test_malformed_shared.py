@@ -24,7 +24,7 @@ from .hand_ring import INDIRECT, NEXT, WRITE, HandRing, descriptor
 from .ring_scene import DATA, HOLE, RINGS, Scene, clause, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 FEATURES = Feature.RING_INDIRECT_DESC | Feature.RING_EVENT_IDX
 TABLE, OUT = DATA + 0x800, DATA + 0x400
@@ -184,17 +184,26 @@ def test_malformed_memory_without_its_ring_breaks_the_queue() -> None:
     assert guest.device.statistics().broken == "gone"
 
 
-@pytest.mark.parametrize("first", ["pending", "arm", "disarm", "complete"])
-def test_malformed_memory_without_its_ring_is_told_by_the_next_turn(first: str) -> None:
+def complete_nothing(device: DeviceRing) -> None:
+    device.complete([], [])
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        pytest.param(DeviceRing.pending, id="pending"),
+        pytest.param(DeviceRing.arm, id="arm"),
+        pytest.param(DeviceRing.disarm, id="disarm"),
+        pytest.param(complete_nothing, id="complete"),
+    ],
+)
+def test_malformed_memory_without_its_ring_is_told_by_the_next_turn(
+    notice: Callable[[DeviceRing], object],
+) -> None:
     """Whoever notices it first, who waits is woken, and the server hears of it by `cycle`."""
     guest = Shrinking()
     os.ftruncate(guest.rings.fd, 0)
-    {
-        "pending": guest.device.pending,
-        "arm": guest.device.arm,
-        "disarm": guest.device.disarm,
-        "complete": lambda: guest.device.complete([], []),
-    }[first]()
+    notice(guest.device)
 
     assert guest.device.pending()
     with pytest.raises(MemoryGone):

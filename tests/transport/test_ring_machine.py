@@ -195,13 +195,15 @@ class RingMachine(RuleBasedStateMachine):
     def _turn(self, done: list[int], lengths: list[int], late: list[int]) -> None:
         """2.7.7.2; 2.7.8.2: the used length is at most what is writable."""
         self.device_sleeps = False
+        before, _ = self.device.indices
         flat = self.device.cycle(late + done, [1] * len(late) + lengths)
+        count = (self.device.indices[0] - before) % 65536
         back: list[Chain] = []
         for token, length in zip(done, lengths, strict=True):
             chain = self.held.pop(token)
             chain.used = min(length, len(chain.reply))
             back.append(chain)
-        back += self._taken(flat)
+        back += self._taken(count, flat)
         self.returned += back
         self.late = [*self.late, *done][-STALE:]
         old, self.used = self.used, (self.used + len(back)) % 65536
@@ -210,25 +212,18 @@ class RingMachine(RuleBasedStateMachine):
         assert not (self.device.call_due and self.driver_disarmed)
         self.driver_sleeps = self.driver_sleeps and not self.device.call_due
 
-    def _taken(self, flat: list[int]) -> list[Chain]:
+    def _taken(self, count: int, flat: list[int]) -> list[Chain]:
         """Check what was taken; return the bad chains, which went back at once."""
-        fresh = deque(zip(flat[::2], flat[1::2], strict=True))
-        bad: list[Chain] = []
-        room = min(BATCH, self.size)
-        while self.offered and room and (fresh or not self.device.stalled):
-            chain = self.offered.popleft()
-            if chain.bad:
-                bad.append(chain)
-                continue
-            token, sizes = fresh.popleft()
-            assert sizes == len(chain.request) << 32 | len(chain.reply)
-            assert token not in self.seen
-            self.seen.add(token)
-            self.held[token] = chain
-            room -= 1
-        assert not fresh
+        chains = [self.offered.popleft() for _ in range(count)]
+        good = [chain for chain in chains if not chain.bad]
+
+        assert flat[1::2] == [len(chain.request) << 32 | len(chain.reply) for chain in good]
+        assert self.seen.isdisjoint(flat[::2])
+        self.held.update(zip(flat[::2], good, strict=True))
+        self.seen.update(flat[::2])
+        assert chains or not self.offered or self.device.stalled
         assert self.held or not self.device.stalled
-        return bad
+        return [chain for chain in chains if chain.bad]
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), offset=st.integers(0, 2 * CELL), size=st.integers(0, 4 * CELL))
@@ -295,9 +290,11 @@ class RingMachine(RuleBasedStateMachine):
         if not hasattr(self, "device"):
             return
         self.publish()
-        while self.offered or self.held or self.returned:
+        while work := len(self.offered) + len(self.held) + len(self.returned):
             self._turn(list(self.held), [0] * len(self.held), [])
             self.reap()
+            left = len(self.offered) + len(self.held) + len(self.returned)
+            assert left < work or self.held
 
         assert self.free == self.size
         self.pair.memory.close()

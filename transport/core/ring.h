@@ -65,7 +65,7 @@ struct pv_slot {
 #define PV_NODES_PER_DESC 16u
 #define PV_NODES_MIN_LARGE 4096u
 
-/* Descriptors after which a pop ends: bad chains and empty buffers keep no nodes, so that nothing else bounds its time (some 0.3 ms). */
+/* Descriptors after which a pop ends: bad chains and empty buffers keep no nodes, so that nothing else bounds its time (to 0.7 ms). */
 #define PV_POP_DESCS 65536u
 
 #define PV_HALF_WAY 0x8000u /* as far as can be from an index of 16 bits */

@@ -148,7 +148,7 @@ class Block(Device):
     async def run(self, nursery: trio.Nursery) -> None:
         """Begin without a cache for a driver that could not flush it (5.2.5.2)."""
         del nursery
-        features = self._negotiated(0)
+        features = self.driver_features
         if features & BlockFeature.CONFIG_WCE and not features & BlockFeature.FLUSH:
             self._change_config(writeback=0)
 

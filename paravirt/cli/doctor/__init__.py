@@ -52,16 +52,17 @@ def doctor(*, as_json: bool) -> None:
         print_json(Checkup([check for section in sections for check in section.checks]))
         return
     console = make_console()
+    width = max(len(check.name) for section in sections for check in section.checks)
     for section in sections:
         console.print(f"[bold]{section.title}[/]")
-        console.print(_table(section))
+        console.print(_table(section, width))
     console.print("This version looks for KVM and QEMU, but does not use them.")
 
 
-def _table(section: Section) -> Table:
+def _table(section: Section, width: int) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(width=3)
-    table.add_column(width=19)
+    table.add_column(width=width)
     table.add_column()
     for check in section.checks:
         answer = "[green]yes[/]" if check.available else "[yellow]no[/]"

@@ -46,6 +46,6 @@ struct pv_bench_load {
     uint64_t elapsed_ns; /* out */
 };
 /* 0, or -error of the ring; stops within 100 ms after *stop becomes non-zero. */
-int pv_bench_load_run(struct pv_driver_ring *r, struct pv_bench_load *load, volatile int *stop);
+int pv_bench_load_run(struct pv_driver_ring *r, struct pv_bench_load *asked, volatile int *stop);
 
 #endif

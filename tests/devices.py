@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from paravirt.doorbells import Direct, DoorbellMaker
@@ -12,7 +13,9 @@ from paravirt.hostside import Device, Request, serve
 from paravirt.transport import U32, ConfigSpace, Faults, Loopback, NegotiationError, loopback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Generator, Sequence
+
+    from paravirt.guestside import Driver
 
 
 class Upper(Device):
@@ -92,7 +95,7 @@ async def served(
     features: int = ~0,
     memory_size: int = 1 << 20,
     faults: Faults | None = None,
-) -> AsyncIterator[Loopback]:
+) -> AsyncGenerator[Loopback, None]:
     """Serve a device inside this process until the block is left."""
     link = loopback(
         device, doorbell=doorbell, features=features, memory_size=memory_size, faults=faults
@@ -121,7 +124,7 @@ class _AtStep(trio.abc.Instrument):
 
 
 @contextmanager
-def cancelled_at(steps: int) -> Iterator[trio.CancelScope]:
+def cancelled_at(steps: int) -> Generator[trio.CancelScope, None, None]:
     """Cancel the block once its task was resumed so many times; 0 cancels it before it begins."""
     with trio.CancelScope() as scope:
         if steps == 0:
@@ -132,3 +135,36 @@ def cancelled_at(steps: int) -> Iterator[trio.CancelScope]:
             yield scope
         finally:
             trio.lowlevel.remove_instrument(instrument)
+
+
+async def check_service(driver: Driver, device: ByHand) -> None:
+    """Check that a request is answered, whatever came before it."""
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            assert await driver.request(b"new", 3) == b"yes"
+
+        nursery.start_soon(ask)
+        while (request := await device.next()).read() != b"new":
+            pass  # from before the reset
+        request.reply(b"yes")
+
+
+async def hear(
+    error: type[Exception], driver: Driver, data: bytes = b"x", size: int = 1, queue: int = 0
+) -> None:
+    """Send a request that gets no reply but an error."""
+    with pytest.raises(error):
+        await driver.request(data, size, queue)
+
+
+def hold_up(nursery: trio.Nursery, error: type[Exception], driver: Driver, queue: int = 0) -> None:
+    """Start every way of waiting on a queue; more of them than it has room for."""
+    for _ in range(12):
+        nursery.start_soon(hear, error, driver, b"x", 1, queue)
+
+    async def hear_many() -> None:
+        with pytest.raises(error):
+            await driver.request_many([(b"x", 1)] * 12, queue)
+
+    nursery.start_soon(hear_many)

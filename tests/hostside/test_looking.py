@@ -1,0 +1,105 @@
+"""A server looks for a while before it sleeps, where that can pay."""
+
+from __future__ import annotations
+
+from paravirt.doorbells import Direct, SpinWindow
+from paravirt.hostside import Device
+from paravirt.hostside._loop import current_loop
+
+from .serving import Echo, Hand, Parked, by_hand, served, settled
+
+
+class Looks(Direct):
+    """A kick doorbell with a window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = SpinWindow(1000, fixed=True)
+
+
+async def ask_once(hand: Hand, *, concurrent: bool = True) -> tuple[int, int]:
+    """Send one request; return how often the server looked with success, and in vain."""
+    ring = hand.link.ring(0)
+    window = hand.link.kick(0).window
+    assert ring is not None
+    assert window is not None
+    ring.concurrent = concurrent
+    before = window.hits, window.misses
+    hand.offer(b"x", 8)
+    hand.show()
+    await settled()
+    assert hand.back() == 1
+    return window.hits - before[0], window.misses - before[1]
+
+
+async def test_a_server_that_has_nothing_else_to_do_looks_before_it_sleeps() -> None:
+    async with by_hand(Echo(), doorbell=Looks, call_doorbell=Direct) as hand:
+        assert await ask_once(hand) == (1, 1)
+
+
+async def test_it_does_not_look_if_the_driver_is_in_the_same_thread() -> None:
+    async with by_hand(Echo(), doorbell=Looks, call_doorbell=Direct) as hand:
+        assert await ask_once(hand, concurrent=False) == (0, 0)
+
+
+async def test_it_does_not_look_while_a_handler_of_the_loop_is_suspended() -> None:
+    parked = Parked()
+    async with by_hand(Echo(), doorbell=Looks, call_doorbell=Direct) as hand:
+        async with served(parked) as other:
+            other.driver.submit(b"parked", 8)
+            await settled()
+            assert await ask_once(hand) == (0, 0)
+            parked.let_go(b"parked")
+            await settled()
+            assert await ask_once(hand) == (1, 1)
+            other.driver.submit(b"again", 8)
+            await settled()
+            assert await ask_once(hand) == (0, 0)
+        assert await ask_once(hand) == (1, 1)  # a handler that was cancelled counts no more
+
+
+async def test_it_does_not_look_while_another_queue_has_work() -> None:
+
+    async with by_hand(Echo(), doorbell=Looks, call_doorbell=Direct) as hand:
+        current_loop().busy += 1
+        assert await ask_once(hand) == (0, 0)
+        current_loop().busy -= 1
+        assert await ask_once(hand) == (1, 1)
+
+
+async def test_a_device_that_holds_what_it_took_does_not_keep_others_from_looking() -> None:
+    class Taker(Device):
+        device_id = 42
+        queue_sizes = (8,)
+        taken_queues = (0,)
+
+    taker = Taker()
+    async with (
+        by_hand(Echo(), doorbell=Looks, call_doorbell=Direct) as hand,
+        served(taker) as other,
+    ):
+        other.driver.submit(b"a", 8)
+        other.driver.submit(b"b", 8)
+        await settled()
+        await taker.queue(0).take()
+
+        assert await ask_once(hand) == (1, 1)
+
+
+async def test_a_window_that_is_shut_opens_again() -> None:
+    """It would never learn that the driver became fast."""
+
+    class Shut(Direct):
+        def __init__(self) -> None:
+            super().__init__()
+            self.window = SpinWindow(0, maximum=1000)
+
+    async with by_hand(Echo(), doorbell=Shut, call_doorbell=Direct) as hand:
+        window = hand.link.kick(0).window
+        assert window is not None
+        for _ in range(1000):
+            await ask_once(hand)
+            if window.ns:
+                break
+
+        assert window.ns
