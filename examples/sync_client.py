@@ -7,7 +7,8 @@ import trio
 from examples.upper import Upper
 from paravirt.guestside import SyncDriver
 from paravirt.hostside import serve
-from paravirt.transport import DriverLink, loopback
+from paravirt.transport import loopback
+from paravirt.transport.link import DriverLink
 
 
 def client(link: DriverLink) -> None:

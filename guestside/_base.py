@@ -15,7 +15,7 @@ from ._pool import BufferPool
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from paravirt.transport import DriverLink
+    from paravirt.transport.link import DriverLink
 
     from ._client import Client
 

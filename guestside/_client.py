@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from paravirt.doorbells import Watched
-    from paravirt.transport import DriverLink, DriverRing
+    from paravirt.transport import DriverRing
+    from paravirt.transport.link import DriverLink
 
     from ._pool import BufferPool
 
@@ -43,15 +45,17 @@ class Outstanding(msgspec.Struct, gc=False, eq=False):
 
 
 class _Polled:
-    """A ring under a doorbell that is never rung: also shows that the device needs a reset."""
+    """A ring under a doorbell that is never rung: also shows what else ends a wait."""
 
-    def __init__(self, ring: DriverRing, link: DriverLink) -> None:
-        self._ring = ring
+    def __init__(self, client: Client, link: DriverLink) -> None:
+        self._client = client
         self._link = link
+        ring = client.ring
         self.arm, self.disarm, self.spin = ring.arm, ring.disarm, ring.spin
 
     def pending(self) -> bool:
-        return self._ring.pending() or self._link.needs_reset
+        client = self._client
+        return client.ring.pending() or self._link.needs_reset or client.failure is not None
 
 
 class Client:
@@ -61,14 +65,12 @@ class Client:
         self.ring = ring
         self.kick = link.kick(queue)
         self.call = link.call(queue)
-        self.watched: Watched = ring if self.call.notifies else _Polled(ring, link)
+        self.watched: Watched = ring if self.call.notifies else _Polled(self, link)
         """What to look at while waiting at `call`."""
         self.failure: Exception | None = None
         """Why nothing will be answered any more, until a reset."""
         self.reaper: trio.lowlevel.Task | None = None
         """Who waits at the doorbell, and reaps for all."""
-        self.scope: trio.CancelScope | None = None
-        """Ends that wait."""
         self.sleeping: dict[trio.lowlevel.Task, int | None] = {}
         """Who waits for somebody else to reap, in order of arrival; for those who want room, the
         value of `returned` when there was none.
@@ -224,8 +226,9 @@ class Client:
         """End the queue: everybody who waits, or comes later, gets this error."""
         if self.failure is None:
             self.failure = error
-        if self.scope is not None:
-            self.scope.cancel()
+        if self.reaper is not None:
+            with suppress(trio.ClosedResourceError):
+                self.call.ring()
         for task in list(self.sleeping):
             self.wake(task)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from paravirt.transport import DriverLink
+    from paravirt.transport.link import DriverLink
 
     from ._client import Client, Outstanding
 
@@ -223,25 +223,18 @@ class Driver(DriverBase):
                 client.check()
                 if client.reaper is None:
                     client.reaper = task
-                if client.reaper is task:
-                    await self._reap_for_all(client, done)
-                else:
+                if client.reaper is not task:
                     await self._sleep(client, room)
+                    continue
+                try:
+                    await wait_for_work(client.call, client.watched)
+                    self._reap(client)
+                except trio.ClosedResourceError:
+                    self._reap(client)  # what was answered before the end
+                    client.fail(trio.BrokenResourceError("the device is not served any more"))
         finally:
             if client.reaper is task:
                 client.hand_over()
-
-    async def _reap_for_all(self, client: Client, done: Callable[[], bool]) -> None:
-        try:
-            with trio.CancelScope() as client.scope:
-                while not done() and not client.failure:
-                    await wait_for_work(client.call, client.watched)
-                    self._reap(client)
-        except trio.ClosedResourceError:
-            self._reap(client)  # what was answered before the end
-            client.fail(trio.BrokenResourceError("the device is not served any more"))
-        finally:
-            client.scope = None
 
     async def _sleep(self, client: Client, room: bool) -> None:
         task = trio.lowlevel.current_task()

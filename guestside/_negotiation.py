@@ -19,7 +19,7 @@ from ._client import Client
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from paravirt.transport import DriverLink
+    from paravirt.transport.link import DriverLink
 
     from ._pool import BufferPool
 

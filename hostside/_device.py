@@ -11,7 +11,7 @@ from paravirt.transport import ConfigSpace, NegotiationError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from paravirt.transport import DeviceLink
+    from paravirt.transport.link import DeviceLink
 
     from ._metrics import ServerStatistics
     from ._queue import DeviceQueue

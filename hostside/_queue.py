@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from paravirt.doorbells import Doorbell
-    from paravirt.transport import DeviceRing, QueueStart
+    from paravirt.transport import DeviceRing
+    from paravirt.transport.link import QueueStart
 
     from ._loop import Loop
 

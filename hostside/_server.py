@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from paravirt.transport import (
-    ConfigWrite,
-    DriverReady,
-    MemoryGone,
-    NegotiationError,
-    PeerError,
-    QueueStart,
-    QueueStop,
-    Reset,
-)
+from paravirt.transport import MemoryGone, NegotiationError, PeerError
+from paravirt.transport.link import ConfigWrite, DriverReady, QueueStart, QueueStop, Reset
 
 from ._loop import current_loop
 from ._metrics import ServerStatistics
@@ -24,7 +16,8 @@ from ._queue import DeviceQueue
 from ._workers import Workers, apart, plain
 
 if TYPE_CHECKING:
-    from paravirt.transport import ConfigSpace, DeviceLink
+    from paravirt.transport import ConfigSpace
+    from paravirt.transport.link import DeviceLink
 
     from ._device import Device
     from ._request import Request
@@ -108,7 +101,7 @@ class Server:
             for queue in self._queues.values():
                 queue.close()
             self._queues.clear()
-            self._handled = 0
+            self._handled = self._features = 0
         if self._bug is not None:
             raise self._bug
         return reset

@@ -56,10 +56,10 @@ def apart(error: BaseException) -> tuple[BaseException | None, BaseException | N
 def plain(error: BaseException) -> BaseException:
     """Take off the groups that nurseries put around one exception."""
     while isinstance(error, BaseExceptionGroup):
-        inside = cast("Group", error).exceptions
-        if len(inside) > 1:
-            break
-        error = inside[0]
+        group = cast("Group", error)
+        if len(group.exceptions) != 1:
+            return group
+        error = group.exceptions[0]
     return error
 
 

@@ -92,13 +92,19 @@ async def served(
     device: Device,
     *,
     doorbell: DoorbellMaker = Direct,
+    call_doorbell: DoorbellMaker | None = None,
     features: int = ~0,
     memory_size: int = 1 << 20,
     faults: Faults | None = None,
 ) -> AsyncGenerator[Loopback, None]:
     """Serve a device inside this process until the block is left."""
     link = loopback(
-        device, doorbell=doorbell, features=features, memory_size=memory_size, faults=faults
+        device,
+        doorbell=doorbell,
+        call_doorbell=call_doorbell,
+        features=features,
+        memory_size=memory_size,
+        faults=faults,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, device, link)

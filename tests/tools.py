@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from typing import NoReturn
 
 import pytest
 
@@ -13,11 +14,15 @@ def need(program: str, package: str) -> str:
     """Return the path of a program; without it skip with what to install, or fail in CI."""
     found = shutil.which(program)
     if found is None:
-        reason = f"no {program} here: apt-get install {package}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"no {program} here: apt-get install {package}")
     return found
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip a test for what the machine lacks, or fail in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def fixed_layout() -> list[str]:

@@ -27,16 +27,6 @@ from ._features import (
     describe_features as describe_features,
 )
 from ._geometry import RingGeometry as RingGeometry
-from ._link import (
-    ConfigWrite as ConfigWrite,
-    DeviceLink as DeviceLink,
-    DeviceModel as DeviceModel,
-    DriverLink as DriverLink,
-    DriverReady as DriverReady,
-    QueueStart as QueueStart,
-    QueueStop as QueueStop,
-    Reset as Reset,
-)
 from ._loopback import Loopback as Loopback, loopback as loopback
 from ._memory import Memory as Memory, Slice as Slice
 from ._region import Region as Region

@@ -15,10 +15,10 @@ from ._device_ring import DeviceRing
 from ._errors import NegotiationError
 from ._features import TRANSPORT_FEATURES, Feature
 from ._geometry import RingGeometry
-from ._link import Change, ConfigWrite, DriverReady, QueueStart, Reset
 from ._memory import Memory
 from ._region import Region
 from ._state import DeviceState, Status
+from .link import Change, ConfigWrite, DriverReady, QueueStart, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from paravirt.doorbells import Doorbell, DoorbellMaker
 
     from ._faults import Faults
-    from ._link import DeviceModel
+    from .link import DeviceModel
 
 MEMORY_SIZE = 64 << 20
 """Bytes of guest memory; pages that are never touched cost nothing."""
@@ -76,9 +76,7 @@ class Loopback:
         memory_size: int,
         faults: Faults | None,
     ) -> None:
-        if isinstance(features, Feature):  # its complement lacks the bits above, on Python 3.11
-            features = int(features) | -1 << max(Feature).bit_length()
-        offered = int(TRANSPORT_FEATURES | device.features) & features
+        offered = int(TRANSPORT_FEATURES | device.features) & _mask(features)
         self._state = DeviceState(
             device.device_id, offered, device.queue_sizes, device.config.to_bytes()
         )
@@ -98,9 +96,11 @@ class Loopback:
         self._writes: list[_Write] = []
         self._rings: dict[int, DeviceRing] = {}
         self._lock = threading.RLock()
+        # Who waits at a doorbell has the bell itself; only the other side's rings meet faults.
+        self._rung_kicks, self._rung_calls = self._kicks, self._calls
         if faults is not None:
-            self._kicks = [faults.wrap(bell, self, "kick", i) for i, bell in enumerate(self._kicks)]
-            self._calls = [faults.wrap(bell, self, "call", i) for i, bell in enumerate(self._calls)]
+            self._rung_kicks = [faults.wrap(b, self, "kick", i) for i, b in enumerate(self._kicks)]
+            self._rung_calls = [faults.wrap(b, self, "call", i) for i, b in enumerate(self._calls)]
 
     def _make_bells(self, kick_maker: DoorbellMaker, call_maker: DoorbellMaker) -> None:
         count = len(self._state.queues)
@@ -137,10 +137,10 @@ class Loopback:
 
     def kick(self, queue: int) -> Doorbell:
         """Return the doorbell that the driver rings for a queue."""
-        return self._kicks[queue]
+        return self._rung_kicks[queue]
 
     def call(self, queue: int) -> Doorbell:
-        """Return the doorbell that the device rings for a queue."""
+        """Return the doorbell that the driver waits on for a queue."""
         return self._calls[queue]
 
     def ring(self, queue: int) -> DeviceRing | None:
@@ -296,7 +296,8 @@ class Loopback:
                 )
                 ring = DeviceRing(self.memory, geometry, generation=self._generation)
                 self._rings[index] = ring
-                self._change(QueueStart(index, ring, self._kicks[index], self._calls[index]))
+                call = self._rung_calls[index]
+                self._change(QueueStart(index, ring, self._kicks[index], call))
         self._change(DriverReady())
 
     def _reset(self) -> None:
@@ -353,3 +354,10 @@ class _Write:
 
 def _not_served() -> trio.BrokenResourceError:
     return trio.BrokenResourceError("the device is not served any more")
+
+
+def _mask(features: int) -> int:
+    """Return a mask as a plain number; the complement of a flag lacks high bits on Python 3.11."""
+    if isinstance(features, Feature):
+        return int(features) | -1 << max(Feature).bit_length()
+    return features

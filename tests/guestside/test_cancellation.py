@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -230,6 +231,36 @@ async def _answer_in_any_order(
     while (request := await device.next()).read() != b"last":
         request.reply()
     request.reply()
+
+
+def test_ctrl_c_is_like_a_cancellation() -> None:
+    """It ends one wait; whoever waits besides is answered, and the pool comes back whole."""
+    device = ByHand(8)
+
+    async def ask(driver: Driver) -> None:
+        assert await driver.request(b"other", 1) == b"y"
+
+    @trio.lowlevel.enable_ki_protection  # else it would be raised here
+    async def interrupt(driver: Driver) -> None:
+        requests = await device.several(3)
+        signal.raise_signal(signal.SIGINT)
+        await trio.testing.wait_all_tasks_blocked()
+        assert driver.statistics()[0].in_flight == 3
+        for request in requests:
+            request.reply(b"y")
+
+    async def main() -> None:
+        async with served(device) as link, Driver(link) as driver:
+            whole = driver.free_memory
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(interrupt, driver)
+                for _ in range(2):
+                    nursery.start_soon(ask, driver)
+                with pytest.raises(KeyboardInterrupt):
+                    await driver.request(b"main", 1)
+            assert driver.free_memory == whole
+
+    trio.run(main)
 
 
 async def test_a_caller_cancelled_just_as_its_room_came_does_not_keep_it(

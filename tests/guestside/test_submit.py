@@ -9,14 +9,16 @@ import pytest
 import trio
 import trio.testing
 
+from paravirt.doorbells import Adaptive, SpinWindow
 from paravirt.guestside import Driver
 from paravirt.transport import Feature
-from tests.devices import ByHand, Upper, served
+from tests.devices import ByHand, Upper, served, turns
 
 if TYPE_CHECKING:
     import random
 
     from paravirt.doorbells import Doorbell
+    from paravirt.hostside import Request
 
 SIZES = [0, 1, 63, 64, 65, 4095, 4096, 4097, 70000]
 NO_INDIRECT = ~int(Feature.RING_INDIRECT_DESC)
@@ -166,6 +168,41 @@ async def test_two_who_reap_share_what_comes() -> None:
             (await device.next()).reply()
 
         assert sorted(got) == [[], [(number, b"")]]
+
+
+async def test_a_reply_does_not_wait_for_those_of_others(doorbell: type[Doorbell]) -> None:
+    """Not even for that of the caller who reaps for all."""
+    device = ByHand(8)
+    async with (
+        served(device, doorbell=doorbell) as link,
+        Driver(link) as driver,
+        trio.open_nursery() as nursery,
+    ):
+        answered: list[int] = []
+
+        async def ask(number: int) -> None:
+            await driver.request(b"%d" % number)
+            answered.append(number)
+
+        held: list[Request] = []
+        for number in range(4):
+            nursery.start_soon(ask, number)
+            held.append(await device.next())
+        for number in 2, 3, 1:
+            held[number].reply()
+            await turns()
+            assert answered[-1:] == [number]
+        held[0].reply()
+
+
+async def test_nobody_spins_for_a_device_in_the_same_thread() -> None:
+    """It could not answer meanwhile; a look of this length would never end."""
+
+    def patient() -> Doorbell:
+        return Adaptive(window=SpinWindow(10**12, fixed=True))
+
+    async with served(Upper(), doorbell=patient) as link, Driver(link) as driver:
+        assert await driver.request_many([(b"x", 1)] * 50) == [b"X"] * 50
 
 
 async def test_request_and_submit_do_not_mix() -> None:

@@ -161,6 +161,25 @@ async def test_the_end_of_the_device_wakes_a_thread(between: type[Doorbell]) -> 
         link.close_device_end()
 
 
+async def test_what_was_answered_before_the_end_reaches_a_thread(between: type[Doorbell]) -> None:
+    device = ByHand(2)
+    ended = threading.Event()
+
+    def work(driver: SyncDriver) -> None:
+        answered, _ = driver.submit(b"x", 1), driver.submit(b"x", 1)
+        ended.wait()
+        assert driver.reap() == [(answered, b"y")]
+        with pytest.raises(trio.BrokenResourceError):
+            driver.reap()
+
+    async with served(device, doorbell=between) as link, trio.open_nursery() as nursery:
+        nursery.start_soon(in_thread, link, work)
+        request, _ = await device.several(2)
+        request.reply(b"y")
+        link.close_device_end()
+        ended.set()
+
+
 async def test_a_lie_in_the_ring_reaches_a_thread(between: type[Doorbell]) -> None:
     """2.7.8."""
     device = ByHand(2)

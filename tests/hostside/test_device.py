@@ -347,3 +347,13 @@ async def test_a_run_that_returns_changes_nothing(doorbell: DoorbellMaker) -> No
 
     async with served(Brief(), doorbell) as it:
         assert await it.driver.request(b"on", 8) == b"on"
+
+
+async def test_the_drivers_features_are_known_while_it_is_there(autojump_clock: MockClock) -> None:
+    device = Echo()
+    async with by_hand(device) as hand:
+        assert device.driver_features == hand.link.device_features
+        await hand.link.set_status(0)
+        await settled()
+
+        assert device.driver_features == 0

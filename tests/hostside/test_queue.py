@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from paravirt.hostside import Device, Request
-from paravirt.transport import Faults
+from paravirt.doorbells import Direct
+from paravirt.hostside import Device, Request, serve
+from paravirt.transport import Faults, Loopback
+from paravirt.transport.link import QueueStop
 from tests.transport.hand_ring import INDIRECT, NEXT, descriptor
 
 from .serving import Echo, Hand, Parked, by_hand, served, settled
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from trio.testing import MockClock
 
 
@@ -123,6 +128,136 @@ async def test_a_device_that_stops_loses_nothing(autojump_clock: MockClock) -> N
 
 
 # Stop.
+
+
+class Stoppable(Loopback):
+    """A link whose driver's side stops single queues, as vhost-user's does."""
+
+    def stop_queue(self, queue: int) -> trio.Event:
+        stopped = trio.Event()
+        self._change(QueueStop(queue, stopped.set))
+        return stopped
+
+
+@asynccontextmanager
+async def stoppable(device: Device) -> AsyncGenerator[tuple[Stoppable, Hand]]:
+    link = Stoppable(device, Direct, Direct, ~0, 1 << 20, None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, device, link)
+        hand = Hand(link)
+        await hand.begin()
+        await hand.go()
+        await settled()
+        yield link, hand
+        link.close()
+
+
+async def test_a_queue_is_stopped_when_all_that_it_took_is_completed(
+    autojump_clock: MockClock,
+) -> None:
+    device = Parked()
+    async with stoppable(device) as (link, hand):
+        hand.offer(b"taken", 8)
+        hand.show()
+        await settled()
+        stopped = link.stop_queue(0)
+        await settled()
+        assert not stopped.is_set()
+        device.let_go(b"taken")
+        await settled()
+
+        assert stopped.is_set()
+        assert hand.back() == 1
+        assert device.cancelled == []
+
+
+async def test_a_queue_that_was_stopped_is_not_touched(autojump_clock: MockClock) -> None:
+    device = Parked()
+    async with stoppable(device) as (link, hand):
+        await link.stop_queue(0).wait()
+        before = hand.memory.read(*link.pool)
+        hand.link.kick(0).ring()
+        await settled()
+
+        assert hand.memory.read(*link.pool) == before
+        with pytest.raises(RuntimeError, match="not started"):
+            device.queue(0)
+
+
+async def test_another_queue_goes_on_when_one_is_stopped(autojump_clock: MockClock) -> None:
+    class Two(Echo):
+        queue_sizes = (4, 4)
+
+    async with stoppable(Two()) as (link, hand):
+        await link.stop_queue(0).wait()
+        hand.offer(b"on", 8, queue=1)
+        hand.show(1)
+        await settled()
+
+        assert hand.back(1) == 1
+
+
+async def test_a_queue_that_is_taken_from_is_stopped_by_the_last_reply(
+    autojump_clock: MockClock,
+) -> None:
+    device = LongTaker()
+    async with stoppable(device) as (link, hand):
+        for _ in range(2):
+            hand.offer(b"x", 8)
+        hand.show()
+        taken = [await device.queue(0).take() for _ in range(2)]
+        stopped = link.stop_queue(0)
+        await settled()
+        taken[0].reply()
+        await settled()
+        assert not stopped.is_set()
+        taken[1].reply()
+        await settled()
+
+        assert stopped.is_set()
+        assert hand.back() == 2
+
+
+async def test_a_broken_queue_can_be_stopped(autojump_clock: MockClock) -> None:
+    async with stoppable(Echo()) as (link, hand):
+        hand.break_queue()
+        await settled()
+        with trio.fail_after(1):
+            await link.stop_queue(0).wait()
+
+
+async def test_a_request_of_a_queue_that_broke_and_was_stopped_is_void(
+    autojump_clock: MockClock,
+) -> None:
+    device = LongTaker()
+    async with stoppable(device) as (link, hand):
+        where = hand.offer(b"x", 4)
+        hand.show()
+        request = await device.queue(0).take()
+        hand.break_queue()
+        with trio.move_on_after(1):
+            await device.queue(0).take()
+        await link.stop_queue(0).wait()
+        request.reply(b"late")
+
+        assert hand.memory.read(where, 4) == b"\0\0\0\0"
+
+
+async def test_a_bug_is_found_although_a_queue_was_stopped(autojump_clock: MockClock) -> None:
+    """The queue that is left is the only one to be waited for."""
+
+    class Two(Echo):
+        queue_sizes = (4, 4)
+
+        def handle(self, request: Request) -> None:
+            raise ZeroDivisionError(request.id)
+
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with stoppable(Two()) as (link, hand):
+            await link.stop_queue(0).wait()
+            hand.offer(b"x", 8, queue=1)
+            hand.show(1)
+            await trio.sleep_forever()
 
 
 async def test_a_stopped_queue_completes_what_it_took_and_takes_no_more(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from paravirt.doorbells import Direct
+from paravirt.doorbells import KINDS, Direct
 from paravirt.guestside import SyncDriver
 from paravirt.hostside import Device, Request, serve
 from paravirt.transport import loopback
@@ -21,7 +21,7 @@ from .serving import Echo, Hand, Outcome, Parked, by_hand, served, settled, unti
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from paravirt.doorbells import DoorbellMaker
+    from paravirt.doorbells import Doorbell, DoorbellMaker
     from paravirt.transport import Loopback
 
 
@@ -353,11 +353,10 @@ async def test_a_peer_that_goes_during_a_reset_ends_the_server(autojump_clock: M
     assert server.error is None
 
 
-async def test_a_driver_in_another_thread_resets_under_load(doorbell: DoorbellMaker) -> None:
-    if doorbell is Direct:
-        pytest.skip("for one thread only")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not Direct])
+async def test_a_driver_in_another_thread_resets_under_load(kind: type[Doorbell]) -> None:
     device = Parked()
-    link = loopback(device, doorbell=doorbell)
+    link = loopback(device, doorbell=kind)
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, device, link)
         await trio.to_thread.run_sync(reset_repeatedly, link, device)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from paravirt.doorbells import DoorbellMaker
-    from paravirt.transport._link import Change
+    from paravirt.transport.link import Change
 
 
 async def test_it_has_started_before_any_driver_comes(

@@ -8,9 +8,10 @@ import pytest
 import trio
 import trio.testing
 
-from paravirt.doorbells import Polling
+from paravirt.doorbells import Direct, Polling
 from paravirt.guestside import DeviceNeedsReset, Driver
-from paravirt.transport import Faults, Feature
+from paravirt.transport import Faults, Feature, loopback
+from paravirt.transport.link import QueueStart
 from tests.devices import ByHand, Upper, served
 
 if TYPE_CHECKING:
@@ -132,6 +133,26 @@ async def test_a_dropped_call_hangs_who_waits(autojump_clock: MockClock) -> None
         nursery.start_soon(driver.request, b"next", 4)
         assert await echo(driver) == 0
     assert faults.injected == [("drop", "call", 0)]
+
+
+async def test_who_waits_at_a_doorbell_rings_it_without_faults(autojump_clock: MockClock) -> None:
+    """A server that stops, and a driver that resets, wake themselves in this way."""
+    faults = Faults()
+    link = loopback(Upper(), doorbell=Direct, faults=faults)
+    for way in WAYS:
+        faults.drop_next(way)
+    async with Driver(link):
+        start = await link.next_change()
+        assert isinstance(start, QueueStart)
+
+        start.kick.ring()
+        link.call(0).ring()
+
+        with trio.fail_after(HANG):
+            await start.kick.wait()
+            await link.call(0).wait()
+        link.close()
+    assert not faults.injected
 
 
 async def test_other_queues_go_on_beside_a_dropped_notification(autojump_clock: MockClock) -> None:

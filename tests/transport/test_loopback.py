@@ -13,15 +13,8 @@ import trio.testing
 from paravirt.doorbells import Adaptive, Direct, Doorbell, EventFd, Polling
 from paravirt.guestside import Driver
 from paravirt.hostside import serve
-from paravirt.transport import (
-    DriverReady,
-    Feature,
-    Loopback,
-    NegotiationError,
-    QueueStart,
-    Status,
-    loopback,
-)
+from paravirt.transport import Feature, Loopback, NegotiationError, Status, loopback
+from paravirt.transport.link import DriverReady, QueueStart
 from tests.devices import Level, Tank, Upper, served, turns
 
 ACK, DRIVER, FEATURES_OK, DRIVER_OK = 1, 3, 11, 15  # the status after each step

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from paravirt.doorbells import Doorbell
     from paravirt.hostside.devices.block import Block
-    from paravirt.transport import DriverLink
+    from paravirt.transport.link import DriverLink
 
     from ._script import Script
 

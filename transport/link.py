@@ -20,32 +20,29 @@ if TYPE_CHECKING:
     from ._memory import Memory
     from ._state import Status
 
-__all__ = (
-    "ConfigWrite",
-    "DeviceLink",
-    "DeviceModel",
-    "DriverLink",
-    "DriverReady",
-    "QueueStart",
-    "QueueStop",
-    "Reset",
-)
-
 
 class DeviceModel(Protocol):
     """What a link must know of a device before any driver comes; `hostside.Device` fulfils it."""
 
     @property
-    def device_id(self) -> int: ...
+    def device_id(self) -> int:
+        """The device type (virtio 1.4, 5)."""
+        ...
 
     @property
-    def queue_sizes(self) -> Sequence[int]: ...
+    def queue_sizes(self) -> Sequence[int]:
+        """The largest size of each queue."""
+        ...
 
     @property
-    def features(self) -> int: ...
+    def features(self) -> int:
+        """The feature bits of the device type that are offered."""
+        ...
 
     @property
-    def config(self) -> ConfigSpace: ...
+    def config(self) -> ConfigSpace:
+        """The configuration space."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -136,13 +133,19 @@ class DriverLink(Protocol):
         ...
 
     @property
-    def device_id(self) -> int: ...
+    def device_id(self) -> int:
+        """The device type (virtio 1.4, 5)."""
+        ...
 
     @property
-    def device_features(self) -> int: ...
+    def device_features(self) -> int:
+        """All feature bits that the device offers."""
+        ...
 
     @property
-    def queue_sizes(self) -> Sequence[int]: ...
+    def queue_sizes(self) -> Sequence[int]:
+        """The largest size of each queue."""
+        ...
 
     @property
     def concurrent(self) -> bool:
@@ -169,14 +172,20 @@ class DriverLink(Protocol):
         ...
 
     def call(self, queue: int) -> Doorbell:
-        """Return the doorbell that the driver waits on for a queue."""
+        """Return the doorbell that the driver waits on for a queue; it rings it to stop waiting."""
         ...
 
-    async def get_status(self) -> Status: ...
+    async def get_status(self) -> Status:
+        """Read the device status; 0 once a reset is done (2.4.2)."""
+        ...
 
-    async def set_status(self, status: int) -> None: ...
+    async def set_status(self, status: int) -> None:
+        """Write the device status; 0 resets."""
+        ...
 
-    async def set_features(self, features: int) -> None: ...
+    async def set_features(self, features: int) -> None:
+        """Accept features (2.2)."""
+        ...
 
     async def set_queue(self, queue: int, size: int, desc: int, driver: int, device: int) -> None:
         """Give a queue its size and addresses, and enable it."""
@@ -186,4 +195,6 @@ class DriverLink(Protocol):
         """Return bytes of the configuration space, and its generation."""
         ...
 
-    async def write_config(self, offset: int, data: bytes) -> None: ...
+    async def write_config(self, offset: int, data: bytes) -> None:
+        """Write to the configuration space, and wait until the device took it."""
+        ...
