@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import trio
 
@@ -18,7 +20,8 @@ from paravirt.transport.vhost_user.payloads import (
     VringState,
 )
 
-from ._session import Session
+if TYPE_CHECKING:
+    from ._session import Session
 
 __all__ = ()  # a user gets one from `connect_vhost_user`
 
@@ -36,28 +39,48 @@ class Place(msgspec.Struct, frozen=True):
     device: int
 
 
+class Bells:
+    """The doorbells of a link."""
+
+    def __init__(self, queues: int, kick: DoorbellMaker, call: DoorbellMaker) -> None:
+        """Make them. Raises `ValueError` for a kick that stays in this process."""
+        self._all: list[Doorbell] = []
+        try:
+            self.changed = self._make(EventFd)
+            self.broke = self._make(EventFd)
+            self.unheard = self._make(EventFd)
+            """What the backend calls where the driver polls."""
+            self.kicks = [_with_fd(self._make(kick)) for _ in range(queues)]
+            self.calls = [self._make(call) for _ in range(queues)]
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self, maker: DoorbellMaker) -> Doorbell:
+        bell = maker()
+        self._all.append(bell)
+        return bell
+
+    def close(self) -> None:
+        """Close all; idempotent."""
+        for bell in self._all:
+            bell.close()
+
+
 class VhostUserLink:
     """A `DriverLink` over a session; made by `connect_vhost_user`."""
 
     def __init__(
-        self,
-        session: Session,
-        *,
-        device_id: int,
-        queues: int,
-        queue_size: int,
-        memory_size: int,
-        kick: DoorbellMaker,
-        call: DoorbellMaker,
+        self, session: Session, bells: Bells, *, device_id: int, queue_size: int, memory_size: int
     ) -> None:
-        """Make memory and doorbells; nothing is shared yet."""
+        """Make memory, and take over the doorbells; nothing is shared yet."""
         self.session = session
         """The backend: what it offered, what was agreed on, and a way to ask it."""
         self.device_id = device_id
         """The device type as the caller named it, 0 if not: vhost-user does not say."""
         self.device_features = session.features
         """What the backend offers."""
-        self.queue_sizes = [queue_size] * queues
+        self.queue_sizes = [queue_size] * len(bells.kicks)
         """What the caller chose: vhost-user does not say what a backend takes."""
         self.concurrent = True
         """A backend is always a process, or at least a task, of its own."""
@@ -67,35 +90,21 @@ class VhostUserLink:
         """Whether the backend's end is closed."""
         self.generation = 0
         """How often the backend said that the configuration space changed."""
+        self.changed = bells.changed
+        """Rung when the configuration space or the status changed."""
+        self.broke = bells.broke
+        """Rung by the backend when a queue broke."""
+        self.memory = Memory([Region.create(memory_size, addr=MEMORY_BASE)])
+        self.pool = (MEMORY_BASE, memory_size)
+        self._bells = bells
         self._status = 0
         self._places: dict[int, Place] = {}
         self._running: list[int] = []
         self._shared = False
-        self._bells: list[Doorbell] = []
-        self.memory = Memory([Region.create(memory_size, addr=MEMORY_BASE)])
-        self.pool = (MEMORY_BASE, memory_size)
-        try:
-            self.changed = self._make(EventFd)
-            """Rung when the configuration space or the status changed."""
-            self.broke = self._make(EventFd)
-            """Rung by the backend when a queue broke."""
-            self._kicks = [self._make(kick) for _ in range(queues)]
-            self._calls = [self._make(call) for _ in range(queues)]
-            if any(bell.fileno() is None for bell in self._kicks):
-                raise ValueError("a kick without a descriptor cannot reach another process")
-        except BaseException:
-            self.close()
-            raise
-
-    def _make(self, maker: DoorbellMaker) -> Doorbell:
-        bell = maker()
-        self._bells.append(bell)
-        return bell
 
     def close(self) -> None:
         """Close memory and doorbells; idempotent."""
-        for bell in self._bells:
-            bell.close()
+        self._bells.close()
         self.memory.close()
 
     def lose(self, *, reset_helps: bool = False) -> None:
@@ -103,16 +112,16 @@ class VhostUserLink:
         self.needs_reset = self.needs_reset or reset_helps
         self.gone = self.gone or not reset_helps
         self.changed.ring()
-        for bell in self._calls:
+        for bell in self._bells.calls:
             bell.ring()
 
     def kick(self, queue: int) -> Doorbell:
         """Return the doorbell that the driver rings for a queue."""
-        return self._kicks[queue]
+        return self._bells.kicks[queue]
 
     def call(self, queue: int) -> Doorbell:
         """Return the doorbell that the driver waits on for a queue."""
-        return self._calls[queue]
+        return self._bells.calls[queue]
 
     async def get_status(self) -> Status:
         """Return the device status: the backend's with STATUS, else what was set."""
@@ -146,6 +155,8 @@ class VhostUserLink:
     async def read_config(self, offset: int, size: int) -> tuple[bytes, int]:
         """Return bytes of the configuration space, and its generation."""
         await trio.lowlevel.checkpoint()
+        if self.gone:
+            raise trio.BrokenResourceError("the backend is gone")
         generation = self.generation
         if not size:
             return b"", generation
@@ -189,16 +200,19 @@ class VhostUserLink:
         await ask(Request.SET_VRING_BASE, VringState(queue, 0))
         await ask(Request.SET_VRING_ADDR, address)
         await self._give(Request.SET_VRING_ERR, queue, self.broke)
-        await self._give(Request.SET_VRING_CALL, queue, self._calls[queue])
+        await self._give(Request.SET_VRING_CALL, queue, self._bells.calls[queue])
         self._running.append(queue)
-        await self._give(Request.SET_VRING_KICK, queue, self._kicks[queue])
+        await self._give(Request.SET_VRING_KICK, queue, self._bells.kicks[queue])
         if self.session.framed:
             await ask(Request.SET_VRING_ENABLE, VringState(queue, 1))
 
     async def _give(self, request: Request, queue: int, bell: Doorbell) -> None:
         fd = bell.fileno()
-        fds = [] if fd is None else [fd]
-        await self.session.ask(request, VringFile(queue | VringFile.NO_FD * (fd is None)), fds)
+        if fd is None:
+            # NO_FD would say that we poll, but libvhost-user breaks the queue at its first call.
+            fd = self._bells.unheard.fileno()
+        assert fd is not None
+        await self.session.ask(request, VringFile(queue), [fd])
 
     async def _reset(self) -> None:
         """Make the backend forget the driver: what cancels goes before what waits for requests."""
@@ -211,7 +225,13 @@ class VhostUserLink:
                 await self.session.ask(Request.SET_VRING_ENABLE, VringState(queue, 0))
             await self.session.ask(Request.GET_VRING_BASE, VringState(queue, 0))
             self._running.pop()
-        while await self.get_status():
+        while await self.get_status():  # noqa: ASYNC110  (the backend does not say when)
             await trio.sleep(POLL)
         self._places.clear()
         self.needs_reset = False
+
+
+def _with_fd(bell: Doorbell) -> Doorbell:
+    if bell.fileno() is None:
+        raise ValueError(f"no other process hears this kick: {bell.describe()}")
+    return bell

@@ -41,6 +41,10 @@ class Session:
         self.channel = Channel(sock, REQUESTS)
         self.features = 0
         """The virtio features that the backend offers, without those of vhost-user itself."""
+        self.wire_features = 0
+        """All feature bits as they came."""
+        self.wire_protocol = 0
+        """All protocol feature bits as they came."""
         self.framed = False
         """Whether there are protocol features, and so queues start disabled."""
         self.offered = ProtocolFeature(0)
@@ -83,12 +87,12 @@ class Session:
 
     async def agree(self, wanted: ProtocolFeature) -> None:
         """Ask what the backend is, take of the wanted protocol features what it offers, own it."""
-        features = await self.number(Request.GET_FEATURES)
-        self.features = features & ~(PROTOCOL_FEATURES | VHOST_F_LOG_ALL)
-        self.framed = bool(features & PROTOCOL_FEATURES)
+        self.wire_features = await self.number(Request.GET_FEATURES)
+        self.features = self.wire_features & ~(PROTOCOL_FEATURES | VHOST_F_LOG_ALL)
+        self.framed = bool(self.wire_features & PROTOCOL_FEATURES)
         if self.framed:
-            bits = await self.number(Request.GET_PROTOCOL_FEATURES)
-            self.offered = self._dialect.from_wire(bits)
+            self.wire_protocol = await self.number(Request.GET_PROTOCOL_FEATURES)
+            self.offered = self._dialect.from_wire(self.wire_protocol)
             self.agreed = self.offered & wanted
             await self.ask(
                 Request.SET_PROTOCOL_FEATURES, Number(self._dialect.to_wire(self.agreed))

@@ -23,7 +23,7 @@ from paravirt.transport.vhost_user import (
     Request,
 )
 
-from ._backend_link import VhostUserLink as VhostUserLink
+from ._backend_link import Bells, VhostUserLink as VhostUserLink
 from ._session import Session
 
 if TYPE_CHECKING:
@@ -63,26 +63,29 @@ async def connect_vhost_user(
 
     vhost-user does not say what type of device this is and how long its queues may be, so
     `device_id` (0: any driver may try) and `queue_size` are the caller's. `queues` limits what is
-    used of the queues that the backend has. The call is polled with a doorbell that has no
-    descriptor. `protocol_features` masks what is agreed on, for tests of a backend.
+    used of the queues that the backend has. A call doorbell without a descriptor is polled.
+    `protocol_features` masks what is agreed on, for tests of a backend.
 
     Raises `OSError` if nobody listens there, `PeerError` for a backend that breaks the protocol
     and `trio.BrokenResourceError` for one that goes away. Leaving closes the connection and the
-    shared memory. Cancelled, it has no effect but on the backend.
+    shared memory. Cancelled, it has left nothing behind.
     """
     session = Session(await _connect(path), dialect or Dialect())
     try:
         await session.agree(protocol_features & WANTED)
         count = 1 if session.queues is None else session.queues
-        link = VhostUserLink(
-            session,
-            device_id=device_id,
-            queues=count if queues is None else min(count, queues),
-            queue_size=queue_size,
-            memory_size=memory_size,
-            kick=doorbell,
-            call=call_doorbell,
-        )
+        bells = Bells(count if queues is None else min(count, queues), doorbell, call_doorbell)
+        try:
+            link = VhostUserLink(
+                session,
+                bells,
+                device_id=device_id,
+                queue_size=queue_size,
+                memory_size=memory_size,
+            )
+        except BaseException:
+            bells.close()
+            raise
         try:
             async with _watched(link):
                 yield link
@@ -109,9 +112,9 @@ async def _watched(link: VhostUserLink) -> AsyncGenerator[None]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_notice_end, link)
         nursery.start_soon(_notice_broken_queues, link)
-        if ProtocolFeature.BACKEND_REQ in link.session.agreed:
-            await _open_back_channel(link, nursery)
         try:
+            if ProtocolFeature.BACKEND_REQ in link.session.agreed:
+                await _open_back_channel(link, nursery)
             yield
         except BaseException as error:  # noqa: BLE001  (raised below, not as part of a group)
             failure = error
@@ -138,8 +141,12 @@ async def _notice_broken_queues(link: VhostUserLink) -> None:
 async def _open_back_channel(link: VhostUserLink, nursery: trio.Nursery) -> None:
     ours, theirs = trio.socket.socketpair()
     channel = Channel(ours, BACKEND_REQUESTS)
-    with theirs:
-        await link.session.ask(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+    try:
+        with theirs:
+            await link.session.ask(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+    except BaseException:
+        channel.close()
+        raise
     look = EventFd()
     nursery.start_soon(_answer_backend, link, channel, look)
     nursery.start_soon(_watch_status, link, look)

@@ -14,7 +14,7 @@ from ._errors import BadInput, CommandError, Interrupted, complain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "doctor", "bench")
+COMMANDS = ("demo", "doctor", "bench", "serve", "probe")
 CORE = "paravirt.transport._core"
 
 
@@ -47,6 +47,8 @@ class Commands(click.Group):
       paravirt demo                see a disk image served through a virtio ring
       paravirt doctor              see what this machine offers, and why not
       paravirt bench --help        see what can be measured
+      paravirt serve --help        see what a virtual machine can attach to
+      paravirt probe --help        see what a vhost-user backend offers
     """,
 )
 @click.version_option(__version__, prog_name="paravirt")

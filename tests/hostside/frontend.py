@@ -63,6 +63,7 @@ class Frontend:
 
     def __init__(self, sock: trio.socket.SocketType, *, queues: int = 1, size: int = 16) -> None:
         self.channel = Channel(sock, REQUESTS)
+        self.agreed = False
         self.region = Region.create(SIZE, addr=BASE)
         self.memory = Memory([self.region])
         self.queues = [Queue(self.memory, index, size) for index in range(queues)]
@@ -83,6 +84,7 @@ class Frontend:
     async def agree(self, protocol: int) -> None:
         """Agree on protocol features."""
         await self.ask(Request.SET_PROTOCOL_FEATURES, p.Number(protocol))
+        self.agreed = True
         self.channel.acknowledges = bool(protocol & ProtocolFeature.REPLY_ACK)
 
     @property
@@ -121,18 +123,26 @@ class Frontend:
         assert isinstance(answer, p.VringState)
         return answer.value
 
-    async def bring_up(self, protocol: ProtocolFeature = ProtocolFeature.REPLY_ACK) -> None:
-        """Do all that a frontend does until queues run, in QEMU's order."""
-        await self.agree(int(protocol))
+    async def introduce(self, features: int = FEATURES) -> None:
+        """Do what comes before the queues."""
         await self.ask(Request.SET_OWNER)
-        await self.ask(Request.SET_FEATURES, p.Number(FEATURES))
+        await self.ask(Request.SET_FEATURES, p.Number(features))
         await self.share()
+
+    async def bring_up(
+        self, protocol: ProtocolFeature | None = None, features: int = FEATURES
+    ) -> None:
+        """Do all that a frontend does until queues run, in QEMU's order."""
+        if protocol is not None or not self.agreed:
+            protocol = ProtocolFeature.REPLY_ACK if protocol is None else protocol
+            await self.agree(int(protocol))
+        await self.introduce(features)
         for queue in self.queues:
             await self.bells(queue)
             await self.lay_out(queue)
             await self.bell(Request.SET_VRING_KICK, queue.kick, queue.index)
             await self.enable(queue)
-        if protocol & ProtocolFeature.STATUS:
+        if protocol is not None and protocol & ProtocolFeature.STATUS:
             await self.ask(Request.SET_STATUS, p.Number(UP))
 
     def offer(self, data: bytes, queue: int = 0, at: int = DATA) -> None:

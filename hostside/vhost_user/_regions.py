@@ -1,0 +1,86 @@
+"""Guest memory as a frontend shares it: known by the guest's addresses and by the frontend's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paravirt.transport import Memory, PeerError, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from paravirt.transport.vhost_user import Descriptors
+    from paravirt.transport.vhost_user.payloads import MemoryRegion
+
+__all__ = ()  # of use to this room only
+
+MAX_SLOTS = 509
+"""What the kernel's own backends allow, and QEMU asks for at most."""
+_ADDRESSES = 1 << 64
+
+
+class Regions:
+    """The regions of one frontend; raises `PeerError` for those that cannot be."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self._regions: list[tuple[MemoryRegion, Region]] = []
+
+    @classmethod
+    def table(cls, rows: Iterable[MemoryRegion], fds: Descriptors) -> Regions:
+        """Take over a whole table. Raises `PeerError`, keeping nothing, if any of it is wrong."""
+        regions = cls()
+        try:
+            for row in rows:
+                regions.add(row, fds)
+        except BaseException:
+            regions.close()
+            raise
+        return regions
+
+    def __len__(self) -> int:
+        return len(self._regions)
+
+    def add(self, row: MemoryRegion, fds: Descriptors) -> None:
+        """Add one region with the next descriptor. Raises `OSError` without room for it here."""
+        if len(self._regions) >= MAX_SLOTS:
+            raise PeerError(f"more than {MAX_SLOTS} memory regions")
+        if row.user + row.size > _ADDRESSES:
+            raise PeerError(f"a memory region of {row.size} bytes at {row.user:#x}: it overflows")
+        for other, _ in self._regions:
+            if row.user < other.user + other.size and other.user < row.user + row.size:
+                raise PeerError(
+                    f"memory regions overlap at the frontend's {row.user:#x} and {other.user:#x}"
+                )
+        region = Region.foreign(fds.take(), addr=row.addr, size=row.size, offset=row.offset)
+        try:
+            self.memory.add(region)
+        except BaseException as error:
+            region.close()
+            if isinstance(error, ValueError):
+                raise PeerError(str(error)) from None
+            raise
+        self._regions.append((row, region))
+
+    def remove(self, row: MemoryRegion) -> None:
+        """Take one region out; its offset in the file does not matter."""
+        for entry in self._regions:
+            known, region = entry
+            if (known.addr, known.user, known.size) == (row.addr, row.user, row.size):
+                self._regions.remove(entry)
+                self.memory.remove(region)
+                region.close()
+                return
+        raise PeerError(f"no memory region of {row.size} bytes at {row.addr:#x} can be removed")
+
+    def translate(self, user: int, size: int) -> int:
+        """Return where the guest has what the frontend has at `user`."""
+        for row, _ in self._regions:
+            if row.user <= user and user + size <= row.user + row.size:
+                return user - row.user + row.addr
+        raise PeerError(f"{size} bytes of a queue at the frontend's {user:#x} are in no region")
+
+    def close(self) -> None:
+        """Close all; idempotent. Who still uses some of it keeps that."""
+        self._regions.clear()
+        self.memory.close()

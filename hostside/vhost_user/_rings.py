@@ -1,0 +1,136 @@
+"""The queues of one connection: which of them run, and how they are started and stopped."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from paravirt.transport import PeerError, Status
+from paravirt.transport.link import DriverReady, QueueStart, QueueStop, Reset
+from paravirt.transport.vhost_user import PROTOCOL_FEATURES, ProtocolFeature
+
+from ._regions import Regions
+from ._vring import Vring, check_apart, parts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+    from ._link import BackendLink
+    from ._offer import Offer
+
+__all__ = ()  # of use to this room only
+
+
+class Rings:
+    """Starts each ring when all that it needs was said, whatever the order, and stops it again.
+
+    Peers differ in their order of messages, so after each message `refresh` asks `may_run` anew.
+    """
+
+    def __init__(self, vrings: Sequence[Vring], link: BackendLink, offer: Offer) -> None:
+        self.vrings = vrings
+        self.regions = Regions()
+        self.features: int | None = None
+        """What the driver accepted; None before the frontend said it."""
+        self._link = link
+        self._offer = offer
+        self._live = False
+        """The server was told that a driver is there."""
+        self._generation = 0
+
+    @property
+    def running(self) -> list[Vring]:
+        """The queues that run."""
+        return [vring for vring in self.vrings if vring.ring is not None]
+
+    def get(self, index: int) -> Vring:
+        """Return a queue. Raises `PeerError` if the device has none of that index."""
+        if index >= len(self.vrings):
+            raise PeerError(f"queue {index} was named, of {len(self.vrings)}", clause="2.6")
+        return self.vrings[index]
+
+    def may_run(self, vring: Vring) -> bool:
+        """Say whether this ring may run: the one place that knows."""
+        if self.features is None or not len(self.regions) or not vring.complete:
+            return False
+        # With STATUS the device hears of DRIVER_OK, before which it may use no buffer (2.1.2).
+        link = self._link
+        if ProtocolFeature.STATUS in link.protocol and not link.status & Status.DRIVER_OK:
+            return False
+        if vring.enabled is None:  # without protocol features there is nothing to enable it with
+            return not self.features & PROTOCOL_FEATURES
+        return vring.enabled
+
+    async def refresh(self, *, waiting: bool = False) -> None:
+        """Start and stop what is to be started and stopped; waits for what is taken to be done.
+
+        With `waiting` a ring that lies outside of memory is left for a later message to mend.
+        Raises `PeerError` for a ring that cannot be.
+        """
+        await self.stop([vring for vring in self.running if not self.may_run(vring)])
+        for vring in self.vrings:
+            if vring.ring is None and self.may_run(vring):
+                try:
+                    self._start(vring)
+                except PeerError:
+                    vring.ring = None
+                    if not waiting:
+                        vring.drop_kick()  # or every later message would meet it again
+                        raise
+        if self._live and not self.running:  # all rings stopped: the device is suspended
+            await self._suspend()
+
+    async def stop(self, vrings: Iterable[Vring]) -> None:
+        """Stop rings: nothing new is taken, and what was taken is waited for."""
+        waits: list[tuple[Vring, trio.Event]] = []
+        for vring in vrings:
+            if vring.ring is not None:
+                drained = trio.Event()
+                self._link.change(QueueStop(vring.index, drained.set))
+                waits.append((vring, drained))
+        for vring, drained in waits:
+            await drained.wait()
+            vring.stopped()
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncGenerator[None, None]:
+        """Stop all rings while memory changes; they go on from where they were."""
+        await self.stop(self.running)
+        try:
+            yield
+        finally:
+            await self.refresh(waiting=True)
+
+    async def reset(self) -> None:
+        """Cancel what is under way and forget what was said of the rings."""
+        await self._suspend()
+        for vring in self.vrings:
+            vring.clear()
+
+    def close(self) -> None:
+        """Close memory and descriptors; idempotent. The server must be done with them."""
+        for vring in self.vrings:
+            vring.close()
+        self.regions.close()
+
+    async def _suspend(self) -> None:
+        done = trio.Event()
+        self._live = False
+        self._link.change(Reset(done.set))
+        await done.wait()
+
+    def _start(self, vring: Vring) -> None:
+        features = self.features or 0
+        self._offer.check_usable(features)
+        self._generation += 1
+        ring = vring.start(self.regions, features, self._generation)
+        geometries = [other.geometry for other in self.running if other.geometry is not None]
+        check_apart("guest memory", [part for one in geometries for part in parts(one)])
+        assert vring.kick is not None
+        self._link.change(QueueStart(vring.index, ring, vring.kick, vring.call))
+        if not self._live:
+            self._live = True
+            self._link.change(DriverReady())
+        vring.call.ring()  # whoever served this ring before may have owed one

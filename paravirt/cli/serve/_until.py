@@ -1,0 +1,74 @@
+"""Serving from the command line: log lines on standard error, and an end by signal."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from typing import TYPE_CHECKING, TypeAlias
+
+import click
+import trio
+
+from paravirt.hostside.vhost_user import serve_vhost_user
+
+from .._errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paravirt.hostside import Device
+
+    Where: TypeAlias = str | trio.SocketListener | trio.SocketStream
+
+ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve_until_told(device: Device, where: str | int, text: Callable[[str], str]) -> None:
+    """Serve at a path, or on a descriptor, until a signal ends it; prints `text(path)` first.
+
+    Raises `BadInput` if it cannot.
+    """
+    logging.basicConfig(format="paravirt: %(message)s", level=logging.WARNING)
+    try:
+        trio.run(_serve, device, where, text)
+    except* OSError as errors:
+        raise BadInput(_plain(errors)) from None
+
+
+async def _serve(device: Device, where: str | int, text: Callable[[str], str]) -> None:
+    with trio.open_signal_receiver(*ENDS) as signals:
+        async with trio.open_nursery() as nursery:
+            place = where if isinstance(where, str) else _adopt(where)
+            nursery.start_soon(_run, nursery, device, place, text)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+
+async def _run(
+    nursery: trio.Nursery, device: Device, where: Where, text: Callable[[str], str]
+) -> None:
+    async with trio.open_nursery() as inner:
+        click.echo(text(await inner.start(serve_vhost_user, device, where)), err=True, nl=False)
+    nursery.cancel_scope.cancel()  # the one connection of --fd is over
+
+
+def _adopt(fd: int) -> trio.SocketListener | trio.SocketStream:
+    try:
+        raw = socket.socket(fileno=fd)
+    except OSError as error:
+        raise OSError(error.errno, f"descriptor {fd} is no socket") from None
+    sock = trio.socket.from_stdlib_socket(raw)
+    if raw.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return trio.SocketListener(sock)
+    return trio.SocketStream(sock)
+
+
+def _plain(errors: BaseExceptionGroup[OSError]) -> str:
+    """Name the first error, as a person would."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, OSError)
+    place = f"{first.filename}: " if first.filename else ""
+    return f"{place}{first.strerror}"
