@@ -56,7 +56,7 @@ def doctor(*, as_json: bool) -> None:
     for section in sections:
         console.print(f"[bold]{section.title}[/]")
         console.print(_table(section, width))
-    console.print("This version looks for KVM and QEMU, but does not use them.")
+    console.print("QEMU is served by `paravirt serve`; KVM is looked for, but not used yet.")
 
 
 def _table(section: Section, width: int) -> Table:
