@@ -6,7 +6,6 @@ time, and at once when nobody is about to come by (`attended`).
 
 from __future__ import annotations
 
-import time
 from array import array
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -158,7 +157,7 @@ class DeviceQueue:
             self._spun = spin_ns > 0
             self._set_busy(False)
             if ring.call_due:  # it was not looked for long, and a driver can keep it at that
-                self.late = time.perf_counter_ns() >= self._share_until
+                self.late = self._loop.clock() >= self._share_until
             elif quiet and window is not None:
                 window.miss()  # also of one that is shut: it opens again now and then
         return bool(flat)
@@ -175,7 +174,7 @@ class DeviceQueue:
         return found
 
     def _accept(self, flat: list[int]) -> None:
-        now = time.perf_counter_ns()
+        now = self._loop.clock()
         self.late = now >= self._share_until
         self.count = len(flat) // 2
         if self.count == 1:
@@ -205,12 +204,12 @@ class DeviceQueue:
         self.late = False
         self.publish()
         self.sharing = True
-        start = time.perf_counter_ns()
+        start = self._loop.clock()
         try:
             await trio.lowlevel.checkpoint()
         finally:
             self.sharing = False
-        now = time.perf_counter_ns()
+        now = self._loop.clock()
         alone = now - start < ALONE_NS
         self._share_ns = min(2 * self._share_ns, LONGEST_SHARE_NS) if alone else SHARE_NS
         self._share_until = now + self._share_ns
@@ -241,7 +240,7 @@ class DeviceQueue:
 
         Returns after how many more to look again.
         """
-        now = time.perf_counter_ns()
+        now = self._loop.clock()
         each = (now - self._looked) // handled
         self._looked = now
         if now >= self._hold_until:
@@ -255,7 +254,7 @@ class DeviceQueue:
             return
         call = self.ring.complete(self.done, self.lengths)
         del self.done[:], self.lengths[:]
-        self._hold_until = time.perf_counter_ns() + HOLD_NS
+        self._hold_until = self._loop.clock() + HOLD_NS
         if call:
             self._ring_call()
         else:
