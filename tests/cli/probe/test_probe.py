@@ -42,7 +42,8 @@ def exported(folder: Path, queues: int) -> Generator[Path]:
     arguments = [blockdev, f"--export={export},num-queues={queues}", f"--pidfile={ready}"]
     with subprocess.Popen([program, *arguments]) as process:
         try:
-            while not ready.exists():
+            while not ready.exists():  # the daemon says in no other way that it is up
+                assert process.poll() is None, "the storage daemon ended before it was up"
                 time.sleep(0.01)
             yield path
         finally:
