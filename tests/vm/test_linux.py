@@ -9,16 +9,16 @@ import pytest
 import trio
 
 from paravirt.hostside import Block
-from paravirt.hostside.vhost_user import serve_vhost_user
+from paravirt.hostside.testing import LinuxGuest, Result
 from tests.tools import need
-from tests.vm.linux import kernel, run_in_linux
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("kernels")]
 
 SCRIPT = """
+set -e
 cat /sys/block/vda/size
 mount -t ext4 /dev/vda /mnt
 cat /mnt/hello
@@ -48,24 +48,12 @@ def file_system(folder: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", autouse=True)
-def fetched() -> None:
-    """Fetch the kernel before the guard against hangs counts."""
-    need("qemu-system-x86_64", "qemu-system-x86")
-    kernel()
-
-
 async def test_linux_mounts_the_disk_and_leaves_it_clean(tmp_path: Path) -> None:
     path = file_system(tmp_path)
-    socket = str(tmp_path / "disk.sock")
-    device = "vhost-user-blk-pci,chardev=c0,num-queues=2"
-    options = ["-smp", "2", "-chardev", f"socket,id=c0,path={socket}", "-device", device]
-    async with trio.open_nursery() as nursery:
-        with Block(path, queues=2) as disk:
-            await nursery.start(serve_vhost_user, disk, socket)
-            lines = await run_in_linux(tmp_path, SCRIPT, *options)
-            nursery.cancel_scope.cancel()
+    with Block(path, queues=2) as disk:
+        async with LinuxGuest(devices=[disk], kernel="6.1", cpus=2) as guest:
+            result = await guest.run(SCRIPT)
 
-    assert lines == ["131072", "hello from the host", "same", "equal"]
+    assert result == Result(0, "131072\nhello from the host\nsame\nequal\n")
     check = [need("e2fsck", "e2fsprogs"), "-fn", str(path)]
     assert (await trio.run_process(check, capture_stdout=True)).returncode == 0
