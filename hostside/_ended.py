@@ -21,7 +21,7 @@ class EndedRing:
     """
 
     concurrent = call_due = stalled = False
-    in_flight = 0
+    in_flight = left_behind = 0
 
     def __init__(self, ring: DeviceRing | EndedRing) -> None:
         self.geometry: RingGeometry = ring.geometry

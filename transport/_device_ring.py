@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ._geometry import RingGeometry
     from ._memory import Memory
+    from .inflight import Inflight
 
     Tokens: TypeAlias = array[int] | list[int]
     Lengths: TypeAlias = array[int] | list[int]
@@ -75,12 +76,14 @@ class DeviceRing:
         generation: int = 1,
         avail: int = 0,
         used: int = 0,
+        inflight: Inflight | None = None,
     ) -> None:
         """Start on a ring that the driver has laid out.
 
         `table_max` caps indirect tables, 0 standing for the queue size (2.7.5.3.1); `generation`
         sets its tokens apart from those of the queue's earlier lives; `avail` and `used` are the
-        indices to go on from.
+        indices to go on from. `inflight` is a table to keep of the chains that the device has;
+        those which it names already are taken first.
 
         Raises `AddressError` for an area outside guest memory and `ValueError` for a size or an
         alignment that 2.7 forbids.
@@ -101,6 +104,9 @@ class DeviceRing:
         self._header = ffi.new(_BYTES, _HEADER_BYTES)
         self._ring = ffi.new("struct pv_device_ring *")
         self._start(table_max, generation & 0xFFFF, avail, used)
+        self._inflight = inflight
+        if inflight is not None:
+            inflight.attach(self._ring, geometry.size)
 
     def _start(self, table_max: int, generation: int, avail: int, used: int) -> None:
         size = self.geometry.size
@@ -234,6 +240,11 @@ class DeviceRing:
         """Chains that the device has now."""
         count: int = self._ring.in_flight
         return count
+
+    @property
+    def left_behind(self) -> int:
+        """Chains that an earlier server of the queue had, and that were not taken up yet."""
+        return 0 if self._inflight is None or self._ring.broken else self._inflight.left
 
     @property
     def indices(self) -> tuple[int, int]:

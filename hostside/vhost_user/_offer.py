@@ -39,6 +39,7 @@ class Offer:
         self.protocol = (
             ProtocolFeature.MQ
             | ProtocolFeature.REPLY_ACK
+            | ProtocolFeature.INFLIGHT_SHMFD
             | ProtocolFeature.RESET_DEVICE
             | ProtocolFeature.CONFIGURE_MEM_SLOTS
             | ProtocolFeature.STATUS

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from paravirt.transport import NegotiationError, PeerError, Status
+from paravirt.transport.inflight import InflightFile
 from paravirt.transport.link import ConfigWrite
 from paravirt.transport.vhost_user import ProtocolFeature, Reply, Request, When, payloads as p
 
@@ -70,6 +71,8 @@ class Session:
             Request.REM_MEM_REG: self._rem_mem_reg,
             Request.SET_STATUS: self._set_status,
             Request.GET_STATUS: self._get_status,
+            Request.GET_INFLIGHT_FD: self._get_inflight_fd,
+            Request.SET_INFLIGHT_FD: self._set_inflight_fd,
         }
 
     async def answer(self, incoming: Incoming) -> None:
@@ -113,6 +116,8 @@ class Session:
     def _check_when(self, row: Message, payload: p.Payload) -> None:
         if row.when is When.RING_STOPPED and isinstance(payload, p.VringState):
             self._rings.get(payload.index).check_stopped(row.name)
+        if row.when is When.DEVICE_STOPPED and self._rings.running:
+            raise PeerError(f"{row.name} while queues run")
 
     async def _nothing(self, incoming: Incoming) -> None:
         del incoming
@@ -217,6 +222,31 @@ class Session:
             raise PeerError(f"queue {state.index} was enabled by {state.value}, not by 0 or 1")
         self._rings.get(state.index).enabled = bool(state.value)
         await self._rings.refresh()
+
+    async def _get_inflight_fd(self, incoming: Incoming) -> None:
+        wanted = incoming.payload
+        assert isinstance(wanted, p.Inflight)
+        if wanted.queues > len(self._rings.vrings):
+            raise PeerError(f"{wanted.queues} queues, of {len(self._rings.vrings)}", clause="2.6")
+        file = InflightFile.create(wanted.queues, wanted.queue_size)
+        region = file.region
+        reply = p.Inflight(region.size, 0, wanted.queues, wanted.queue_size)
+        try:
+            await self._channel.reply(incoming.header.request, reply, [region.fd])
+        finally:
+            file.close()  # the frontend hands it back by SET_INFLIGHT_FD
+
+    async def _set_inflight_fd(self, incoming: Incoming) -> None:
+        given = incoming.payload
+        assert isinstance(given, p.Inflight)
+        file = InflightFile.foreign(
+            incoming.fds.take(),
+            size=given.size,
+            offset=given.offset,
+            queues=given.queues,
+            queue_size=given.queue_size,
+        )
+        self._rings.keep_inflight(file)
 
     # The device.
 

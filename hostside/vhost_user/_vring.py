@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from paravirt.doorbells import Doorbell
+    from paravirt.transport.inflight import InflightFile
     from paravirt.transport.vhost_user import Descriptors
     from paravirt.transport.vhost_user.payloads import VringAddress
 
@@ -105,18 +106,30 @@ class Vring:
         if self._error is not None:
             self._error.ring()
 
-    def start(self, regions: Regions, features: int, generation: int) -> DeviceRing:
-        """Make the ring. Raises `PeerError` if it does not lie where a ring can."""
-        self.geometry = self._locate(regions, features)
-        used = regions.memory.read(self.geometry.device + 2, 2)
+    def start(
+        self, regions: Regions, features: int, generation: int, inflight: InflightFile | None
+    ) -> DeviceRing:
+        """Make the ring, and have it take up what another backend left behind.
+
+        Raises `PeerError` if it does not lie where a ring can, or for a table that cannot be true.
+        """
+        self.geometry = geometry = self._locate(regions, features)
+        table, base = None, self.base
+        if inflight is None:
+            used = int.from_bytes(regions.memory.read(geometry.device + 2, 2), "little")
+        else:
+            table = inflight.take_up(self.index, geometry, regions.memory)
+            used = table.used
+            base = base if table.fresh else used
         try:
             self.ring = DeviceRing(
                 regions.memory,
-                self.geometry,
+                geometry,
                 table_max=max(self.size, self._table_max),
                 generation=generation,
-                avail=self.base,
-                used=int.from_bytes(used, "little"),
+                avail=base,
+                used=used,
+                inflight=table,
             )
         except ValueError as error:
             raise PeerError(f"queue {self.index}: {error}", clause="2.7.1") from None

@@ -68,6 +68,12 @@ class Frontend:
         self.memory = Memory([self.region])
         self.queues = [Queue(self.memory, index, size) for index in range(queues)]
 
+    def reconnect(self, sock: trio.socket.SocketType) -> None:
+        """Go on with another backend; memory, queues and doorbells stay."""
+        self.channel.close()
+        self.channel = Channel(sock, REQUESTS)
+        self.agreed = False
+
     async def ask(
         self, request: int, payload: p.Payload = p.EMPTY, fds: Sequence[int] = ()
     ) -> p.Payload:

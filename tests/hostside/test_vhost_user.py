@@ -35,6 +35,7 @@ async def test_offers_ring_features_and_protocol_features() -> None:
     assert protocol == (
         ProtocolFeature.MQ
         | ProtocolFeature.REPLY_ACK
+        | ProtocolFeature.INFLIGHT_SHMFD
         | ProtocolFeature.RESET_DEVICE
         | ProtocolFeature.CONFIGURE_MEM_SLOTS
         | ProtocolFeature.STATUS

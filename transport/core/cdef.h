@@ -9,7 +9,9 @@ struct pv_node { uint64_t addr; ...; };
 struct pv_slot { uint32_t use; uint32_t readable; uint32_t writable; uint16_t in_flight; ...; };
 struct pv_driver_slot { uint32_t writable; uint16_t next; uint16_t count; };
 
+struct pv_inflight;
 struct pv_device_ring {
+    struct pv_inflight *inflight;
     uint32_t nodes_free;
     uint16_t last_avail;
     uint16_t used;

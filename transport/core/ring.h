@@ -70,9 +70,12 @@ struct pv_slot {
 
 #define PV_HALF_WAY 0x8000u /* as far as can be from an index of 16 bits */
 
+struct pv_inflight; /* host/inflight.h */
+
 struct pv_device_ring {
     struct pv_split ring;
     const struct pv_memory *memory;
+    struct pv_inflight *inflight; /* the host's, if it keeps a table of what it has in hand; not for this end itself */
     struct pv_slot *slots;
     struct pv_node *nodes;
     uint32_t node_count;

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "guard.h"
+#include "inflight.h"
 
 /* A look costs a few ns, the clock about 30: read it once in so many looks. */
 #define LOOKS_PER_CLOCK 16
@@ -18,16 +19,21 @@ uint64_t pv_host_now_ns(void)
 }
 
 /* Run fn with the guard where the memory may vanish; a hit breaks the ring for good. */
-static long guarded(struct pv_device_ring *r, long (*fn)(void *), void *arg)
+static long guarded_by(const struct pv_memory *memory, struct pv_device_ring *r, long (*fn)(void *), void *arg)
 {
-    if (!(r->memory->flags & PV_MEMORY_GUARDED))
+    if (!(memory->flags & PV_MEMORY_GUARDED))
         return fn(arg);
-    long rc = pv_guarded(r->memory, fn, arg);
+    long rc = pv_guarded(memory, fn, arg);
     if (rc == -PV_E_GONE && r->broken != PV_E_GONE) {
         r->broken = PV_E_GONE;
         r->rejected[PV_E_GONE]++;
     }
     return rc;
+}
+
+static long guarded(struct pv_device_ring *r, long (*fn)(void *), void *arg)
+{
+    return guarded_by(r->memory, r, fn, arg);
 }
 
 static int spin(const uint16_t *index, uint16_t seen, uint64_t spin_ns)
@@ -60,6 +66,17 @@ struct cycle {
     uint32_t max;
 };
 
+/* What a turn does to the ring, and to the table of what is in hand if there is one. */
+static inline int pop(struct pv_device_ring *r, struct pv_popped *popped, uint32_t max)
+{
+    return r->inflight ? pv_inflight_pop(r, popped, max) : pv_device_pop(r, popped, max);
+}
+
+static inline int publish(struct pv_device_ring *r)
+{
+    return r->inflight ? pv_inflight_publish(r) : pv_device_publish(r);
+}
+
 static long cycle(void *arg)
 {
     struct cycle *c = arg;
@@ -70,17 +87,25 @@ static long cycle(void *arg)
         return -PV_E_GONE;
     for (uint32_t i = 0; i < c->done_count; i++)
         pv_device_complete(r, c->done[i], c->lengths[i]);
-    call = pv_device_publish(r);
-    int taken = pv_device_pop(r, c->popped, c->max);
-    if (pv_device_publish(r)) /* bad chains went back */
+    call = publish(r);
+    int taken = pop(r, c->popped, c->max);
+    if (publish(r)) /* bad chains went back */
         call = true;
     if (taken == 0 && !call && c->max && c->spin_ns && spin(&r->ring.avail[PV_RING_IDX], r->last_avail, c->spin_ns)) {
-        taken = pv_device_pop(r, c->popped, c->max);
-        call = pv_device_publish(r);
+        taken = pop(r, c->popped, c->max);
+        call = publish(r);
     }
     if (taken < 0 && !call)
         return taken;
     return (taken < 0 ? 0 : taken) | (call ? PV_CYCLE_CALL : 0) | (pv_device_stalled(r) ? PV_CYCLE_STALLED : 0);
+}
+
+/* The same with a second guard: the table lies in memory of its own. */
+static long cycle_with_table(void *arg)
+{
+    struct pv_device_ring *r = ((struct cycle *)arg)->r;
+
+    return guarded_by(r->inflight->memory, r, cycle, arg);
 }
 
 int pv_host_cycle(struct pv_device_ring *r, const uint64_t *done, const uint32_t *lengths, uint32_t done_count, struct pv_popped *popped,
@@ -88,7 +113,7 @@ int pv_host_cycle(struct pv_device_ring *r, const uint64_t *done, const uint32_t
 {
     struct cycle c = {r, done, lengths, popped, spin_ns, done_count, max};
 
-    return (int)guarded(r, cycle, &c);
+    return (int)guarded(r, r->inflight ? cycle_with_table : cycle, &c);
 }
 
 struct look {
