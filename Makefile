@@ -9,9 +9,10 @@ ARGS ?=
 
 ROOMS := doorbells transport hostside guestside
 SOURCES := $(shell find paravirt $(ROOMS) -name '*.py' -o -name '*.pyi')
-CORE := $(wildcard transport/core/*.[ch] transport/core/host/*.[ch])
+MACHINE := hostside/machine/core
+CORE := $(wildcard transport/core/*.[ch] transport/core/host/*.[ch] $(MACHINE)/*.[ch] $(MACHINE)/*/*.[chS])
 FREESTANDING := $(wildcard transport/core/*.c)
-CHECKED_C := $(FREESTANDING) $(wildcard transport/core/host/*.c)
+CHECKED_C := $(FREESTANDING) $(wildcard transport/core/host/*.c $(MACHINE)/*.c $(MACHINE)/$(shell uname -m)/*.c)
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 
 READY := .venv/.ready
@@ -23,7 +24,7 @@ SANITIZED_TESTS := $(wildcard tests/transport tests/hostside tests/guestside)
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation
 # The sanitizers' runtimes want the classic address space layout.
 FIXED := $(shell setarch -R true 2>/dev/null && echo setarch -R)
-WARNINGS := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror -Itransport/core
+WARNINGS := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror -Itransport/core -I$(MACHINE)
 
 .PHONY: help install demo test lint bench fuzz soak clean setup-demo setup-checks
 .PHONY: test-python test-c sanitized corpus replay lint-python lint-c lint-wheel freestanding
@@ -150,7 +151,7 @@ lint-c: setup-checks freestanding
 	@echo "== gcc -fanalyzer"
 	@for source in $(CHECKED_C); do gcc $(WARNINGS) -O2 -fanalyzer -c $$source -o build/lint/out.o || exit 1; done
 	@if command -v clang-tidy-14 >/dev/null; then echo "== clang-tidy"; \
-	    clang-tidy-14 --quiet $(CHECKED_C) -- -std=c11 -Itransport/core 2>/dev/null; \
+	    clang-tidy-14 --quiet $(CHECKED_C) -- -std=c11 -Itransport/core -I$(MACHINE) 2>/dev/null; \
 	else echo "SKIPPED: clang-tidy: not there"; fi
 
 freestanding: setup-checks
@@ -172,5 +173,5 @@ lint-wheel: $(BUILT)
 
 clean:  ## remove all that make made, .venv too
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f transport/_core*.so
+	rm -f transport/_core*.so hostside/machine/_kvm*.so
 	find paravirt $(ROOMS) examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

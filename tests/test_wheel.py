@@ -85,6 +85,7 @@ def test_wheel_holds_types_core_and_licence(wheel: Path) -> None:
 
     assert "paravirt/py.typed" in names
     assert "paravirt/transport/_core.abi3.so" in names
+    assert "paravirt/hostside/machine/_kvm.abi3.so" in names
     assert "paravirt/transport/core/ring.h" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -98,8 +99,9 @@ def test_installed_room_is_found_under_paravirt_only(room: str, python: Path, fo
     assert f"No module named '{room}'" in alone.stderr
 
 
-def test_installed_core_answers(python: Path, folder: Path) -> None:
-    code = "from paravirt.transport._core import ffi, lib; print(len(dir(lib)) > 0)"
+@pytest.mark.parametrize("extension", ["transport._core", "hostside.machine._kvm"])
+def test_installed_core_answers(extension: str, python: Path, folder: Path) -> None:
+    code = f"from paravirt.{extension} import ffi, lib; print(len(dir(lib)) > 0)"
     done = run(python, "-c", code, cwd=folder)
 
     assert done.stdout == "True\n", said(done)

@@ -1,8 +1,12 @@
-"""Build the C core as `paravirt.transport._core`, in cffi's API mode."""
+"""Build the C of a room as an extension beside it, in cffi's API mode.
+
+The sources of `paravirt.transport._core` are in `transport/core`, and so for the others.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +17,26 @@ from setuptools.command.build_ext import build_ext
 if TYPE_CHECKING:
     from setuptools import Extension
 
-CORE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
+"""Where the rooms are."""
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra"]
 CHECKED = ["-Werror"]  # in lint and CI only: a later compiler's new warning must not stop a user
 
 
 class BuildCore(build_ext):
-    """Emit cffi's C file into the build folder and compile it with the core's own sources."""
+    """Emit cffi's C file into the build folder and compile it with the extension's own sources.
+
+    They are in `core` beside the extension: `*.c` for both sides, `host` for the host alone, and a
+    folder named as the CPU, which other CPUs do without.
+    """
 
     def build_extension(self, ext: Extension) -> None:
         """Compile the extension; $CFLAGS comes last, so that it can add a sanitizer."""
-        core = Path(os.path.relpath(CORE))
-        headers = [*sorted(core.glob("*.h")), *sorted(core.glob("host/*.h"))]
-        sources = [*sorted(core.glob("*.c")), *sorted(core.glob("host/*.c"))]
+        core = Path(os.path.relpath(ROOT.joinpath(*ext.name.split(".")[1:-1], "core")))
+        folders = [core, core / "host", core / platform.machine()]
+        headers = [path for folder in folders for path in sorted(folder.glob("*.h"))]
+        sources = [path for folder in folders for path in sorted(folder.glob("*.[cS]"))]
+        self.compiler.src_extensions = [*self.compiler.src_extensions, ".S"]
         ext.sources = [str(self.emit(ext.name, core, headers)), *map(str, sources)]
         ext.depends = [str(path) for path in headers]
         ext.include_dirs = [str(core)]
@@ -38,7 +49,7 @@ class BuildCore(build_ext):
 
     def emit(self, name: str, core: Path, headers: list[Path]) -> Path:
         """Write the C file that cffi makes of the declarations (`cdef*.h`) and return it."""
-        emitted = Path(self.build_temp, "_core.c")
+        emitted = Path(self.build_temp, *name.split(".")[1:]).with_suffix(".c")
         emitted.parent.mkdir(parents=True, exist_ok=True)
         declarations = [path for path in headers if path.name.startswith("cdef")]
         includes = [path.relative_to(core) for path in headers if path not in declarations]

@@ -1,0 +1,13 @@
+"""A small virtual machine on KVM."""
+
+from __future__ import annotations
+
+from ._console import Console as Console
+from ._errors import (
+    GuestFault as GuestFault,
+    GuestStalled as GuestStalled,
+    KvmUnavailable as KvmUnavailable,
+    MachineError as MachineError,
+    Registers as Registers,
+)
+from ._machine import Machine as Machine, MachineStatistics as MachineStatistics

@@ -1,0 +1,95 @@
+"""KVM as this host has it: the device, and whether it can do what a machine needs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+from collections.abc import Callable
+from typing import Final
+
+from ._errors import KvmUnavailable
+from ._ioctl import ioctl
+from ._kvm import lib
+
+__all__ = ()  # of use to this room only
+
+DEVICE: Final = "/dev/kvm"
+ARCHITECTURE: Final = "x86_64"
+_API_VERSION: Final = 12  # the only one since Linux 2.6.22
+
+Ask = Callable[[str], int]
+"""Returns what KVM answers about one capability, by name; 0 for one that it lacks."""
+
+_NEEDED: Final = {
+    "KVM_CAP_USER_MEMORY": "has no memory slots",
+    "KVM_CAP_SET_TSS_ADDR": "cannot place its task state",
+    "KVM_CAP_EXT_CPUID": "does not say what its CPUs can do",
+    "KVM_CAP_IRQCHIP": "has no interrupt controller",
+    "KVM_CAP_IRQ_ROUTING": "routes no interrupts",
+    "KVM_CAP_IRQFD": "cannot interrupt a guest by an eventfd",
+    "KVM_CAP_IOEVENTFD": "cannot turn a guest's store into an eventfd",
+    "KVM_CAP_IMMEDIATE_EXIT": "cannot be stopped without a race",
+}
+"""What each machine uses, and what to say of a KVM without it."""
+
+
+def open_kvm(device: str = DEVICE) -> int:
+    """Return a descriptor of a KVM that can run a machine. Raises KvmUnavailable."""
+    check_architecture(platform.machine())
+    try:
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise KvmUnavailable(error.errno, why_closed(device, error)) from None
+    try:
+        check_kvm(device, lambda name: ioctl(fd, "KVM_CHECK_EXTENSION", getattr(lib, name)), fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_architecture(name: str) -> None:
+    """Refuse a CPU that the ring-0 code is not written for."""
+    if name != ARCHITECTURE:
+        text = f"a machine runs on x86-64 only: there is no ring-0 code and no payload for {name}"
+        raise KvmUnavailable(errno.ENOTSUP, text)
+
+
+def why_closed(device: str, error: OSError) -> str:
+    """Say in one line why the device cannot be opened, and what to do."""
+    match error.errno:
+        case errno.ENOENT | errno.ENXIO | errno.ENODEV:
+            return (
+                f"no {device}: load kvm_intel or kvm_amd; inside a virtual machine, ask its host "
+                "for nested virtualization"
+            )
+        case errno.EACCES | errno.EPERM:
+            return f"{device} is not yours to open: sudo usermod -aG kvm $USER, then log in again"
+        case _:
+            return f"{device} cannot be opened ({error.strerror}): look into dmesg"
+
+
+def check_kvm(device: str, ask: Ask, fd: int) -> None:
+    """Refuse what is no KVM, or one that lacks something."""
+    try:
+        version = ioctl(fd, "KVM_GET_API_VERSION")
+    except OSError as error:
+        text = f"{device} is no KVM ({os.strerror(error.errno or 0)}): look into dmesg"
+        raise KvmUnavailable(error.errno, text) from None
+    check_version(version)
+    check_capabilities(ask)
+
+
+def check_version(version: int) -> None:
+    """Refuse a KVM of another interface."""
+    if version != _API_VERSION:
+        text = f"KVM's interface has version {version}, not {_API_VERSION}: update the kernel"
+        raise KvmUnavailable(errno.ENOTSUP, text)
+
+
+def check_capabilities(ask: Ask) -> None:
+    """Refuse a KVM that lacks what every machine uses."""
+    for name, lack in _NEEDED.items():
+        if ask(name) <= 0:
+            raise KvmUnavailable(errno.ENOTSUP, f"this KVM {lack} ({name}): update the kernel")

@@ -1,0 +1,174 @@
+"""A small virtual machine on KVM, for bare-metal payloads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+import trio
+
+from paravirt.doorbells.kvm import BellKind, BootPage
+from paravirt.transport import Memory, Region
+
+from . import _elf, _layout
+from ._console import Console
+from ._kvm import lib
+from ._run import Run
+from ._vm import Vm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from ._vcpu import Vcpu
+
+MEMORY_SIZE: Final = 64 << 20
+"""Bytes; pages that are never touched cost nothing."""
+_LEAST_MEMORY: Final = 4 << 20  # the machine's own pages and stacks, and as much for the payload
+
+
+class MachineStatistics(msgspec.Struct, frozen=True):
+    """What happened to the vCPUs of a machine so far."""
+
+    exits: int
+    """Times that a vCPU left the guest for user space."""
+    kicks: int
+    """Exits that rang a doorbell; one by ioeventfd or hypercall to an eventfd is not seen here."""
+    stray: int
+    """Kicks of no queue, and accesses to ports or device pages with nothing behind them."""
+    console_lost: int
+    """Bytes that the guest printed and nobody had room for."""
+
+
+class Machine:
+    """A virtual machine whose memory is a Region and whose devices are served over links.
+
+    `ring` is the privilege ring of the payload, 0 or 3. The layout of its memory, and what a
+    payload finds in its registers, is in `core/layout.h` and `doorbells/guest/doorbell.h`: RDI is
+    the address of the boot page, RSI the number of the vCPU.
+
+    Raises ValueError for a size or number that cannot be; `async with` raises KvmUnavailable where
+    there is no KVM for it.
+    """
+
+    def __init__(self, *, memory_size: int = MEMORY_SIZE, vcpus: int = 1, ring: int = 3) -> None:
+        if memory_size % _layout.LARGE_PAGE or not _LEAST_MEMORY <= memory_size <= lib.PV_BLOCK:
+            raise ValueError(
+                f"a machine of {memory_size} bytes: multiples of 2 MiB, 4 MiB to 3 GiB"
+            )
+        if not 0 < vcpus <= lib.PV_VCPUS:
+            raise ValueError(f"a machine with {vcpus} vCPUs: it may have 1 to {lib.PV_VCPUS}")
+        if ring not in (0, 3):
+            raise ValueError(f"a payload in ring {ring}: it runs in ring 0 or 3")
+        self.memory_size = memory_size
+        self.ring = ring
+        self._vcpu_count = vcpus
+        self._entry: int | None = None
+        self._running = False
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        region = Region.create(self.memory_size, addr=0)
+        self.memory = Memory([region])
+        """The guest's memory."""
+        try:
+            self._vm = Vm()
+            try:
+                self._make(region)
+            except BaseException:
+                self._vm.close()
+                raise
+        except BaseException:
+            self.memory.close()
+            raise
+        return self
+
+    def _make(self, region: Region) -> None:
+        self._vm.set_memory(0, region)
+        _layout.prepare(self.memory, self.memory_size)
+        for _ in range(self._vcpu_count):
+            self._vm.add_vcpu()
+        self.boot = BootPage(self.memory.view(lib.PV_BOOT, BootPage.SIZE)[0])
+        """The page by which the guest learns of its doorbells."""
+        self.console = Console(self._vm)
+        """What the guest prints."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._running:
+            raise RuntimeError("the machine is left while it runs: cancel `run` first")
+        self.boot.close()
+        self._vm.close()
+        self.memory.close()
+
+    def load(self, elf: Path | bytes) -> None:
+        """Put a payload into memory; the next `run` starts it.
+
+        Raises ValueError for one that does not fit, OSError if it cannot be read, RuntimeError
+        without pyelftools (`paravirt[kvm]`).
+        """
+        self._entry, end = _elf.load(elf, self.memory, self.memory_size)
+        pool = -(-end // 4096) * 4096
+        self.boot.describe_machine(
+            vendor=self._vm.vendor(),
+            cpl=self.ring,
+            kinds=(BellKind.NONE, BellKind.PIO, BellKind.MMIO, BellKind.VMPORT),
+            console=lib.PV_CONSOLE,
+            device=lib.PV_BLOCK,
+            pool=pool,
+            pool_size=self.memory_size - pool,
+            vector=lib.PV_VECTOR,
+            queues=0,
+        )
+        for vcpu in self._vm.vcpus:
+            vcpu.reset(entry=self._entry, ring=self.ring, boot=lib.PV_BOOT)
+
+    def arguments(self, *values: int) -> None:
+        """Tell the payload what to run; up to 16 numbers of 64 bits, the rest is 0."""
+        self.boot.arguments = values
+
+    async def run(
+        self,
+        *,
+        stall: float | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> int:
+        """Run the guest until it ends; returns its code.
+
+        `started()` fires when all vCPUs have a thread that runs them. Cancelled, it makes every
+        vCPU leave the guest and waits for that; the registers stay, and the next `run` goes on from
+        there. With `stall` it ends a guest in which no vCPU left for that many seconds: one that
+        loops, or sleeps with nothing to wake it, but also one that only polls.
+
+        Raises GuestFault, GuestStalled or another MachineError with the registers, RuntimeError
+        without a payload, trio.BusyResourceError if it runs already.
+        """
+        if self._entry is None:
+            raise RuntimeError("there is nothing to run: load a payload first")
+        if self._running:
+            raise trio.BusyResourceError("the machine runs already")
+        self._running = True
+        self.console.set_ended(False)
+        try:
+            return await Run(self._vm.vcpus, self.memory, self._access).run(stall, task_status)
+        finally:
+            self._running = False
+            self.console.set_ended(True)
+
+    def _access(self, vcpu: Vcpu) -> None:
+        """Serve an access to a register block, in the thread of the vCPU."""
+        vcpu.exit.data = 0
+
+    def statistics(self) -> MachineStatistics:
+        """Count what happened so far."""
+        counts: Any = self._vm.c.counts
+        return MachineStatistics(
+            exits=counts.exits,
+            kicks=counts.kicks,
+            stray=counts.stray,
+            console_lost=counts.console_lost,
+        )

@@ -1,0 +1,128 @@
+"""The KVM virtual machine: memory slots, interrupts, the vCPUs' common ground."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from paravirt.doorbells.kvm import Vendor
+
+from ._host import open_kvm
+from ._ioctl import ioctl
+from ._kvm import ffi, lib
+from ._vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from paravirt.transport import Region
+
+__all__ = ()  # of use to this room only
+
+_TSS_ADDR: Final = 0xFFFBD000
+"""Three pages that Intel's KVM wants for itself, where QEMU puts them too."""
+_FIRST_GSI: Final = 24
+"""Those before are the pins of the interrupt controller."""
+_MSI: Final = 0xFEE00000
+"""Where message-signalled interrupts are written; bits 12 to 19 choose the CPU."""
+_LIKE_AMD: Final = (b"AuthenticAMD", b"HygonGenuine")
+
+
+class Vm:
+    """A virtual machine, and the descriptors that belong to it."""
+
+    def __init__(self) -> None:
+        self.fd = self._event = -1
+        self._pins: list[object] = []
+        self._routing: list[tuple[int, int]] = []
+        self.vcpus: list[Vcpu] = []
+        self.c: Any = ffi.new("struct pv_machine *")
+        """The core's `struct pv_machine *`."""
+        self._kvm = open_kvm()
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self) -> None:
+        if lib.pv_kick_signal() < 0:
+            raise RuntimeError("all real-time signals are taken: the vCPUs need one")
+        lib.pv_machine_init(self.c)
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.c.console_event = self._event
+        self.fd = ioctl(self._kvm, "KVM_CREATE_VM", 0)
+        ioctl(self.fd, "KVM_SET_TSS_ADDR", _TSS_ADDR)
+        ioctl(self.fd, "KVM_CREATE_IRQCHIP")
+
+    @property
+    def console_event(self) -> int:
+        """An eventfd that is written when the guest printed a line."""
+        return self._event
+
+    def clear_console_event(self) -> None:
+        """Forget what was printed so far, before it is read."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+
+    def ring_console_event(self) -> None:
+        """Wake who waits for a line."""
+        os.eventfd_write(self._event, 1)
+
+    def vendor(self) -> Vendor:
+        """Say whose hypercall instruction the guest's CPU has, by its CPUID leaf 0."""
+        name = self.vcpus[0].vendor
+        return Vendor.AMD if name in _LIKE_AMD else Vendor.INTEL
+
+    def ask(self, capability: str) -> int:
+        """Return what this machine's KVM answers about a capability."""
+        return ioctl(self.fd, "KVM_CHECK_EXTENSION", getattr(lib, capability))
+
+    def set_memory(self, slot: int, region: Region, *, readonly: bool = False) -> None:
+        """Show a region to the guest at its own address; read-only, a store leaves the guest."""
+        mapping = region.mapping()
+        flags = lib.KVM_MEM_READONLY if readonly else 0
+        host = int(ffi.cast("uintptr_t", mapping.host))
+        row = (slot, flags, region.addr, region.size, host)
+        argument = ffi.new("struct kvm_userspace_memory_region *", row)
+        ioctl(self.fd, "KVM_SET_USER_MEMORY_REGION", argument)
+        self._pins.append(mapping)
+
+    def add_vcpu(self) -> Vcpu:
+        """Make one more vCPU, in the state of a CPU that was just switched on."""
+        vcpu = Vcpu(self.fd, self._kvm, len(self.vcpus), self.c)
+        self.vcpus.append(vcpu)
+        vcpu.set_cpuid(self._kvm)
+        vcpu.enable_interrupts()
+        return vcpu
+
+    def add_interrupt(self, vector: int, vcpu: int = 0) -> int:
+        """Return the number of a new interrupt, which comes to a vCPU as a vector."""
+        self._routing.append((vector, vcpu))
+        rows = ffi.new("struct kvm_irq_routing *", [0, 0, len(self._routing)])
+        rows.nr = len(self._routing)
+        for index, (data, cpu) in enumerate(self._routing):
+            row = rows.entries[index]
+            row.gsi, row.type = _FIRST_GSI + index, lib.KVM_IRQ_ROUTING_MSI
+            row.u.msi.address_lo, row.u.msi.data = _MSI | cpu << 12, data
+        ioctl(self.fd, "KVM_SET_GSI_ROUTING", rows)
+        return _FIRST_GSI + len(self._routing) - 1
+
+    def set_irqfd(self, fd: int, gsi: int, *, on: bool) -> None:
+        """Make an eventfd raise an interrupt, or no more."""
+        flags = 0 if on else lib.KVM_IRQFD_FLAG_DEASSIGN
+        ioctl(
+            self.fd,
+            "KVM_IRQFD",
+            ffi.new("struct kvm_irqfd *", {"fd": fd, "gsi": gsi, "flags": flags}),
+        )
+
+    def close(self) -> None:
+        """Give everything back; no vCPU may run. Idempotent."""
+        for vcpu in self.vcpus:
+            vcpu.close()
+        self.vcpus.clear()
+        for fd in (self.fd, self._kvm, self._event):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self._kvm = self._event = -1
+        self._pins.clear()

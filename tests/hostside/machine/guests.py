@@ -1,0 +1,45 @@
+"""Guests for a machine: some lines of assembly each, assembled when a test wants them."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from typing import TYPE_CHECKING
+
+from paravirt.hostside.machine._kvm import lib
+from tests.tools import need
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEAD = """
+    .globl _start
+_start:
+"""
+_PLACES = ("CONSOLE", "EXIT", "FAULT", "BLOCK", "BELL_PAGE", "BELL_PORT", "BOOT", "HALT_VECTOR")
+EXIT = """
+    mov $EXIT, %edx
+    movl ${}, (%rdx)
+"""
+"""The last lines of a guest that ends with a code."""
+
+
+def assemble(folder: Path, source: str) -> Path:
+    """Return a payload that starts with the first line; places of the layout have their names."""
+    text = _HEAD + source
+    elf = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.elf"
+    if elf.exists():
+        return elf
+    assembly, linked = elf.with_suffix(".S"), elf.with_suffix(".o")
+    assembly.write_text(text + "\n")
+    names = [f"-D{name}={getattr(lib, 'PV_' + name):#x}" for name in _PLACES]
+    gcc, ld = need("gcc", "gcc"), need("ld", "binutils")
+    subprocess.run([gcc, "-c", *names, assembly, "-o", linked], check=True)
+    place = f"-Ttext={lib.PV_PAYLOAD:#x}"
+    subprocess.run([ld, "-N", "--no-warn-rwx-segments", place, linked, "-o", elf], check=True)
+    return elf
+
+
+def ends(code: int) -> str:
+    """Return the lines by which a guest ends with a code."""
+    return EXIT.format(code)
