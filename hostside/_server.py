@@ -129,10 +129,10 @@ class Server:
         if self._bug is not None:
             return  # an earlier queue has ended the server already
         loop = current_loop()
+        self._features = start.ring.geometry.features  # by which a device tells its queues apart
         taken = start.queue in self._device.taken_queues
         queue = DeviceQueue(start, loop, self.peer_error, taken=taken)
         self._queues[queue.index] = queue
-        self._features = queue.ring.geometry.features
         if not taken:
             self._handled += 1
             nursery.start_soon(self._run_queue, Workers(queue, self._device, loop, self))

@@ -11,6 +11,8 @@ from paravirt.doorbells import Doorbell, DoorbellStatistics, EventFd
 from paravirt.transport import PeerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from paravirt.transport.vhost_user import Descriptors
 
 __all__ = ()  # of use to this room only
@@ -32,21 +34,25 @@ def adopt(fds: Descriptors, kind: type[EventFd] = EventFd) -> EventFd | None:
 
 
 class CallBell(Doorbell):
-    """What the device rings to call the driver: the newest descriptor, or nothing without one.
+    """What the device rings to call the driver: the newest descriptor.
 
-    A frontend without one looks at the queue by itself. It exchanges descriptors while the queue
-    runs, to mask and unmask an interrupt.
+    A frontend that said that there is none looks at the queue by itself; to one that said nothing
+    of it the call may be a message. It exchanges descriptors while the queue runs, to mask and
+    unmask an interrupt.
     """
 
     name: ClassVar[str] = "call"
 
     def __init__(self) -> None:
+        self.otherwise: Callable[[], None] | None = None
+        """What a ring does as long as `replace` was never called."""
         self._target: EventFd | None = None
         self._rings = 0
         self._closed = False
 
     def replace(self, target: EventFd | None) -> None:
-        """Ring another one from now on; the one before is closed."""
+        """Ring another one from now on, or none; the one before is closed."""
+        self.otherwise = None
         old, self._target = self._target, target
         if old is not None:
             old.close()
@@ -56,6 +62,8 @@ class CallBell(Doorbell):
         self._rings += 1
         if self._target is not None:
             self._target.ring()
+        elif self.otherwise is not None:
+            self.otherwise()
 
     async def wait(self) -> NoReturn:
         """Raise: it is the frontend that waits. Always a checkpoint."""

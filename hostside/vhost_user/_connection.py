@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._device import Device
+    from ._terms import Terms
 
 __all__ = ()  # of use to this room only
 
@@ -33,14 +34,14 @@ GRACE = 0.5
 """Seconds in which to answer them once the frontend has closed its end."""
 
 
-async def serve_connection(device: Device, sock: trio.socket.SocketType) -> None:
+async def serve_connection(device: Device, sock: trio.socket.SocketType, terms: Terms) -> None:
     """Serve one frontend until it goes; whatever it does ends in one line of the log."""
-    await _Connection(device, sock).run()
+    await _Connection(device, sock, terms).run()
 
 
 class _Connection:
-    def __init__(self, device: Device, sock: trio.socket.SocketType) -> None:
-        offer = Offer(device)
+    def __init__(self, device: Device, sock: trio.socket.SocketType, terms: Terms) -> None:
+        offer = Offer(device, terms)
         sizes = device.queue_sizes[: offer.queues]
         vrings = [Vring(index, size) for index, size in enumerate(sizes)]
         self._device = device

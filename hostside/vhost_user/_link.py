@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -16,6 +17,7 @@ from paravirt.transport.vhost_user import (
     BackendRequest,
     Channel,
     ProtocolFeature,
+    payloads as p,
 )
 
 if TYPE_CHECKING:
@@ -41,8 +43,12 @@ class BackendLink:
         self._vrings = vrings
         self._put, self._changes = trio.open_memory_channel[Change](math.inf)
         self._back: Channel | None = None
+        self._owed: dict[tuple[BackendRequest, int | None], None] = {}
+        """What the frontend is still to be told over the back channel, of which queue."""
         self._untold = trio.Event()
         self._closed = False
+        for vring in vrings:
+            vring.call.otherwise = partial(self._owe, BackendRequest.VRING_CALL, vring.index)
 
     # For the server.
 
@@ -58,16 +64,17 @@ class BackendLink:
         if len(config) != len(self.config):
             raise ValueError(f"{len(config)} bytes for a space of {len(self.config)}")
         self.config = config
-        self._untold.set()
+        self._owe(BackendRequest.CONFIG_CHANGE_MSG)
 
     def need_reset(self) -> None:
         """Set DEVICE_NEEDS_RESET and tell the frontend (virtio 1.4, 2.1.2)."""
         self.status |= Status.DEVICE_NEEDS_RESET
-        self._untold.set()
+        self._owe(BackendRequest.CONFIG_CHANGE_MSG)
 
     def signal_error(self, queue: int) -> None:
-        """Ring the error descriptor of a queue, if there is one."""
-        self._vrings[queue].signal_error()
+        """Ring the error descriptor of a queue, or send a message, if either was agreed on."""
+        if not self._vrings[queue].signal_error():
+            self._owe(BackendRequest.VRING_ERR, queue)
 
     def close_device_end(self) -> None:
         """Close this end; idempotent. The session then ends."""
@@ -99,9 +106,10 @@ class BackendLink:
             raise PeerError("the back channel is no Unix stream socket")
         self._drop_back()
         self._back = Channel(trio.socket.from_stdlib_socket(sock), BACKEND_REQUESTS)
+        self._untold.set()
 
     async def tell(self) -> None:
-        """Tell the frontend of changes, for ever; several may be told as one.
+        """Tell the frontend what it is owed, for ever; the same of one queue is told once.
 
         A task of its own: a frontend that does not read its back channel, or waits for an answer
         itself, must not hold up the session.
@@ -109,12 +117,22 @@ class BackendLink:
         while True:
             await self._untold.wait()
             self._untold = trio.Event()
-            if self._back is None or ProtocolFeature.CONFIG not in self.protocol:
-                continue
-            try:
-                (await self._back.request(BackendRequest.CONFIG_CHANGE_MSG)).close()
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # the frontend has closed it or sent another; it reads the space when it wants
+            while self._owed and (back := self._back) is not None:
+                owed = next(iter(self._owed))
+                del self._owed[owed]
+                request, queue = owed
+                payload = p.EMPTY if queue is None else p.VringState(queue, 0)
+                try:
+                    (await back.request(request, payload)).close()
+                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                    if self._back is not back:  # the frontend has sent another
+                        self._owed[owed] = None
+
+    def _owe(self, request: BackendRequest, queue: int | None = None) -> None:
+        """Have `tell` send this, if what it needs was agreed on."""
+        if BACKEND_REQUESTS[request].needs & self.protocol:
+            self._owed[request, queue] = None
+            self._untold.set()
 
     def _drop_back(self) -> None:
         if self._back is not None:

@@ -13,6 +13,9 @@ from paravirt.transport import (
 )
 from paravirt.transport.vhost_user import PROTOCOL_FEATURES, ProtocolFeature
 
+from ._network import NETWORK, NetworkDevice
+from ._terms import Terms
+
 if TYPE_CHECKING:
     from paravirt.transport.link import DeviceModel
 
@@ -20,8 +23,7 @@ __all__ = ("Offer",)
 
 MAX_QUEUES = 256
 """A message about a descriptor names its queue in 8 bits."""
-_NET = 1
-"""The one device type whose queues are counted in pairs."""
+_PLAIN = Terms()
 
 
 class Offer:
@@ -30,13 +32,15 @@ class Offer:
     Raises `ValueError` for a device that virtio does not allow.
     """
 
-    def __init__(self, device: DeviceModel) -> None:
+    def __init__(self, device: DeviceModel, terms: Terms = _PLAIN) -> None:
         features = int(TRANSPORT_FEATURES | device.features)
         config = device.config.to_bytes()
         DeviceState(device.device_id, features, device.queue_sizes, config)
         self.queues = min(len(device.queue_sizes), MAX_QUEUES)
         self.features = features | PROTOCOL_FEATURES
-        self.protocol = (
+        self.network = self._network(device)
+        """The device, if it is a network device that RARP and MTU are for."""
+        protocol = (
             ProtocolFeature.MQ
             | ProtocolFeature.REPLY_ACK
             | ProtocolFeature.INFLIGHT_SHMFD
@@ -45,8 +49,20 @@ class Offer:
             | ProtocolFeature.STATUS
         )
         if config:
-            self.protocol |= ProtocolFeature.CONFIG | ProtocolFeature.BACKEND_REQ
-        self._pairs = device.device_id == _NET
+            protocol |= ProtocolFeature.CONFIG | ProtocolFeature.BACKEND_REQ
+        if self.network is not None:
+            protocol |= ProtocolFeature.RARP | ProtocolFeature.MTU
+        self.protocol = terms.apply(protocol)
+        self.wire_protocol = terms.dialect.to_wire(self.protocol)
+        """The bits to tell a frontend."""
+        self._dialect = terms.dialect
+        self._pairs = device.device_id == NETWORK  # the one type whose queues are counted in pairs
+
+    @staticmethod
+    def _network(device: DeviceModel) -> NetworkDevice | None:
+        if device.device_id == NETWORK and isinstance(device, NetworkDevice):
+            return device
+        return None
 
     @property
     def queue_number(self) -> int:
@@ -61,9 +77,13 @@ class Offer:
 
     def check_protocol(self, bits: int) -> ProtocolFeature:
         """Return agreed protocol features. Raises `PeerError` for any that were not offered."""
-        if extra := bits & ~int(self.protocol):
+        if extra := bits & ~self.wire_protocol:
             raise PeerError(f"protocol features {extra:#x} were accepted but not offered")
-        return ProtocolFeature(bits)
+        agreed = self._dialect.from_wire(bits)
+        needs = ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ
+        if ProtocolFeature.INBAND_NOTIFICATIONS in agreed and agreed & needs != needs:
+            raise PeerError("notifications in band were accepted without REPLY_ACK or BACKEND_REQ")
+        return agreed
 
     @staticmethod
     def check_usable(features: int) -> None:

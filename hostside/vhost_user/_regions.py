@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from paravirt.transport import Memory, PeerError, Region
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ()  # of use to this room only
 
+AddressSpace: TypeAlias = Literal["frontend", "guest"]
+"""Whose addresses SET_VRING_ADDR has: the guest's with GPA_ADDRESSES."""
 MAX_SLOTS = 509
 """What the kernel's own backends allow, and QEMU asks for at most."""
 _ADDRESSES = 1 << 64
@@ -73,12 +75,13 @@ class Regions:
                 return
         raise PeerError(f"no memory region of {row.size} bytes at {row.addr:#x} can be removed")
 
-    def translate(self, user: int, size: int) -> int:
-        """Return where the guest has what the frontend has at `user`."""
+    def translate(self, address: int, size: int, space: AddressSpace) -> int:
+        """Return where the guest has what is at `address` in one of the address spaces."""
         for row, _ in self._regions:
-            if row.user <= user and user + size <= row.user + row.size:
-                return user - row.user + row.addr
-        raise PeerError(f"{size} bytes of a queue at the frontend's {user:#x} are in no region")
+            start = row.user if space == "frontend" else row.addr
+            if start <= address and address + size <= start + row.size:
+                return address - start + row.addr
+        raise PeerError(f"{size} bytes of a queue at the {space}'s {address:#x} are in no region")
 
     def close(self) -> None:
         """Close all; idempotent. Who still uses some of it keeps that."""

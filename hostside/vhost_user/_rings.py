@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ._link import BackendLink
     from ._offer import Offer
+    from ._regions import AddressSpace
 
 __all__ = ()  # of use to this room only
 
@@ -147,7 +148,9 @@ class Rings:
         features = self.features or 0
         self._offer.check_usable(features)
         self._generation += 1
-        ring = vring.start(self.regions, features, self._generation, self.inflight)
+        by_guest = ProtocolFeature.GPA_ADDRESSES in self._link.protocol
+        space: AddressSpace = "guest" if by_guest else "frontend"
+        ring = vring.start(self.regions, features, self._generation, space, self.inflight)
         geometries = [other.geometry for other in self.running if other.geometry is not None]
         check_apart("guest memory", [part for one in geometries for part in parts(one)])
         assert vring.kick is not None

@@ -13,6 +13,7 @@ import trio
 from ._connection import serve_connection
 from ._offer import Offer
 from ._socket import listening
+from ._terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,6 +44,7 @@ async def serve_vhost_user(
     *,
     connect: bool = False,
     make_device: Callable[[], Device] | None = None,
+    terms: Terms | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a device to vhost-user frontends: QEMU, Cloud Hypervisor, or our own.
@@ -53,7 +55,8 @@ async def serve_vhost_user(
     accepts, with its path.
 
     One device serves one frontend at a time, and the next waits. With `make_device`, in place of
-    `device`, each has its own, which is closed with the connection if it has a `close`. The end of
+    `device`, each has its own, which is closed with the connection if it has a `close`. `terms`
+    say which protocol features are offered besides those that the device is of use for. The end of
     a connection, for whatever reason, is one line in the log and never the end of this function.
     Cancelled, it closes connections and listener, and removes the socket file.
 
@@ -65,7 +68,7 @@ async def serve_vhost_user(
     if device is not None:
         Offer(device)  # a device that cannot be is told of now
     _raise_limit()
-    serving = _Serving(device, make_device)
+    serving = _Serving(device, make_device, terms or Terms())
     if isinstance(where, trio.SocketStream):
         task_status.started(_name(where.socket))
         await serving.serve(where)
@@ -86,9 +89,12 @@ async def serve_vhost_user(
 
 
 class _Serving:
-    def __init__(self, device: Device | None, make: Callable[[], Device] | None) -> None:
+    def __init__(
+        self, device: Device | None, make: Callable[[], Device] | None, terms: Terms
+    ) -> None:
         self._device = device
         self._make = make
+        self._terms = terms
 
     async def accept(self, listener: trio.SocketListener) -> None:
         """Serve whoever connects, for ever."""
@@ -138,7 +144,7 @@ class _Serving:
                         return
                     if isinstance(device, Closable):
                         stack.callback(_give_back, device)
-                await serve_connection(device, stream.socket)
+                await serve_connection(device, stream.socket, self._terms)
 
 
 def _give_back(device: Closable) -> None:

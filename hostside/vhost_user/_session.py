@@ -12,6 +12,7 @@ from paravirt.transport.inflight import InflightFile
 from paravirt.transport.link import ConfigWrite
 from paravirt.transport.vhost_user import ProtocolFeature, Reply, Request, When, payloads as p
 
+from ._network import rarp_address
 from ._regions import MAX_SLOTS, Regions
 
 if TYPE_CHECKING:
@@ -62,10 +63,13 @@ class Session:
             Request.SET_PROTOCOL_FEATURES: self._set_protocol_features,
             Request.GET_QUEUE_NUM: self._get_queue_num,
             Request.SET_VRING_ENABLE: self._set_vring_enable,
+            Request.SEND_RARP: self._send_rarp,
+            Request.NET_SET_MTU: self._net_set_mtu,
             Request.SET_BACKEND_REQ_FD: self._set_backend_req_fd,
             Request.GET_CONFIG: self._get_config,
             Request.SET_CONFIG: self._set_config,
             Request.RESET_DEVICE: self._reset,
+            Request.VRING_KICK: self._vring_kick,
             Request.GET_MAX_MEM_SLOTS: self._get_max_mem_slots,
             Request.ADD_MEM_REG: self._add_mem_reg,
             Request.REM_MEM_REG: self._rem_mem_reg,
@@ -73,6 +77,7 @@ class Session:
             Request.GET_STATUS: self._get_status,
             Request.GET_INFLIGHT_FD: self._get_inflight_fd,
             Request.SET_INFLIGHT_FD: self._set_inflight_fd,
+            Request.GET_SHMEM_CONFIG: self._get_shmem_config,
         }
 
     async def answer(self, incoming: Incoming) -> None:
@@ -136,7 +141,7 @@ class Session:
         await self._rings.refresh()
 
     async def _get_protocol_features(self, _: Incoming) -> p.Payload:
-        return p.Number(int(self._offer.protocol))
+        return p.Number(self._offer.wire_protocol)
 
     async def _set_protocol_features(self, incoming: Incoming) -> None:
         agreed = self._offer.check_protocol(_number(incoming))
@@ -216,6 +221,13 @@ class Session:
     async def _set_vring_err(self, incoming: Incoming) -> None:
         self._rings.get(_file(incoming).index).set_error(incoming.fds)
 
+    async def _vring_kick(self, incoming: Incoming) -> None:
+        state = _state(incoming)
+        if state.value:
+            raise PeerError(f"VRING_KICK of queue {state.index} has {state.value}, not 0")
+        self._rings.get(state.index).kick_in_band()
+        await self._rings.refresh()
+
     async def _set_vring_enable(self, incoming: Incoming) -> None:
         state = _state(incoming)
         if state.value > 1:
@@ -249,6 +261,17 @@ class Session:
         self._rings.keep_inflight(file)
 
     # The device.
+
+    async def _send_rarp(self, incoming: Incoming) -> None:
+        assert self._offer.network is not None
+        self._offer.network.announce(rarp_address(_number(incoming)))
+
+    async def _net_set_mtu(self, incoming: Incoming) -> None:
+        assert self._offer.network is not None
+        self._offer.network.set_host_mtu(_number(incoming))
+
+    async def _get_shmem_config(self, _: Incoming) -> p.Payload:
+        return p.SharedMemoryConfig(0, (0,) * p.MAX_SHARED_MEMORIES)  # no device here has any
 
     async def _get_status(self, _: Incoming) -> p.Payload:
         return p.Number(self._link.status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import TYPE_CHECKING
 
 from paravirt.doorbells import Adaptive, EventFd, Polling
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from paravirt.doorbells import Doorbell
+    from paravirt.transport import Memory
     from paravirt.transport.inflight import InflightFile
     from paravirt.transport.vhost_user import Descriptors
     from paravirt.transport.vhost_user.payloads import VringAddress
 
-    from ._regions import Regions
+    from ._regions import AddressSpace, Regions
 
 __all__ = ()  # of use to this room only
+
+_log = logging.getLogger("paravirt.vhost_user")
 
 MAX_SIZE = 32768
 """Entries of a split queue (2.7). vhost-user has no way to tell a frontend of a lower limit."""
@@ -83,6 +87,12 @@ class Vring:
         self.drop_kick()
         self.kick = kick
 
+    def kick_in_band(self) -> None:
+        """Be kicked by a message, which starts the ring as a descriptor would."""
+        if self.kick is None:
+            self.kick = Adaptive()
+        self.kick.ring()
+
     def drop_kick(self) -> None:
         """Forget the kick, and so be stopped."""
         old, self.kick = self.kick, None
@@ -101,26 +111,35 @@ class Vring:
         self._drop_error()
         self._error = error
 
-    def signal_error(self) -> None:
-        """Tell the frontend that the ring broke, if it wants to know."""
-        if self._error is not None:
-            self._error.ring()
+    def signal_error(self) -> bool:
+        """Tell the frontend that the ring broke; False if it gave no descriptor for that."""
+        if self._error is None:
+            return False
+        self._error.ring()
+        return True
 
     def start(
-        self, regions: Regions, features: int, generation: int, inflight: InflightFile | None
+        self,
+        regions: Regions,
+        features: int,
+        generation: int,
+        space: AddressSpace,
+        inflight: InflightFile | None,
     ) -> DeviceRing:
         """Make the ring, and have it take up what another backend left behind.
 
         Raises `PeerError` if it does not lie where a ring can, or for a table that cannot be true.
         """
-        self.geometry = geometry = self._locate(regions, features)
-        table, base = None, self.base
-        if inflight is None:
-            used = int.from_bytes(regions.memory.read(geometry.device + 2, 2), "little")
-        else:
+        self.geometry = geometry = self._locate(regions, features, space)
+        table, used = None, _index(regions.memory, geometry.device)
+        avail = _index(regions.memory, geometry.driver)
+        base = next_index(self.base, avail, used, self.size)
+        if inflight is not None:
             table = inflight.take_up(self.index, geometry, regions.memory)
             used = table.used
             base = base if table.fresh else used
+        if base != self.base:
+            _log.info("queue %d: starts at %d, not at %d", self.index, base, self.base)
         try:
             self.ring = DeviceRing(
                 regions.memory,
@@ -159,19 +178,34 @@ class Vring:
             self._error.close()
             self._error = None
 
-    def _locate(self, regions: Regions, features: int) -> RingGeometry:
+    def _locate(self, regions: Regions, features: int, space: AddressSpace) -> RingGeometry:
         address = self.address
         assert address is not None
         desc, driver, device = part_sizes(self.size)
         geometry = RingGeometry(
             size=self.size,
-            desc=regions.translate(address.desc, desc),
-            driver=regions.translate(address.driver, driver),
-            device=regions.translate(address.device, device),
+            desc=regions.translate(address.desc, desc, space),
+            driver=regions.translate(address.driver, driver, space),
+            device=regions.translate(address.device, device, space),
             features=features,
         )
         check_apart(f"queue {self.index}", parts(geometry))
         return geometry
+
+
+def next_index(base: int, avail: int, used: int, size: int) -> int:
+    """Return the available index to start at where the frontend says `base`.
+
+    One that lies outside of what is offered and not used is no driver's: DPDK's virtio-user says 0
+    of a ring that it went on with. Then what the ring says counts, as it does for DPDK and QEMU.
+    """
+    offered = (avail - used) & 0xFFFF
+    return used if (base - used) & 0xFFFF > offered and offered <= size else base
+
+
+def _index(memory: Memory, part: int) -> int:
+    """Read the index of a driver or a device ring."""
+    return int.from_bytes(memory.read(part + 2, 2), "little")
 
 
 def part_sizes(size: int) -> tuple[int, int, int]:

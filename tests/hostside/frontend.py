@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,6 +14,7 @@ from paravirt.doorbells import EventFd, wait_for_work
 from paravirt.hostside.vhost_user import serve_vhost_user
 from paravirt.transport import DriverRing, Feature, Memory, Region, RingGeometry, Status
 from paravirt.transport.vhost_user import (
+    BACKEND_REQUESTS,
     PROTOCOL_FEATURES,
     REQUESTS,
     Channel,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from paravirt.hostside import Device
+    from paravirt.hostside.vhost_user import Terms
 
 BASE = 1 << 20
 SIZE = 1 << 20
@@ -185,17 +188,27 @@ def pair() -> tuple[trio.SocketStream, trio.socket.SocketType]:
 
 
 @asynccontextmanager
-async def attached(device: Device, *, queues: int = 1, size: int = 16) -> AsyncGenerator[Frontend]:
+async def attached(
+    device: Device, *, queues: int = 1, size: int = 16, terms: Terms | None = None
+) -> AsyncGenerator[Frontend]:
     """Serve a device to a frontend; the backend has returned when this is left."""
     stream, sock = pair()
     frontend = Frontend(sock, queues=queues, size=size)
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_vhost_user, device, stream)
+            await nursery.start(partial(serve_vhost_user, device, stream, terms=terms))
             yield frontend
             frontend.close()
     finally:
         frontend.close()
+
+
+async def back_channel(frontend: Frontend) -> Channel:
+    """Give the backend a back channel; returns our end."""
+    ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs:
+        await frontend.ask(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+    return Channel(ours, BACKEND_REQUESTS)
 
 
 def open_files() -> int:

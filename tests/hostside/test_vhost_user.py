@@ -233,6 +233,22 @@ async def test_stopped_queue_goes_on_from_where_it_was() -> None:
         assert await frontend.reply(13) == b"while stopped"
 
 
+@pytest.mark.parametrize("base", [0, 1, 4, 0x8000, 0xFFFF])
+async def test_base_that_is_no_driver_s_gives_way_to_what_the_ring_says(base: int) -> None:
+    """DPDK's virtio-user says 0 of a ring that it goes on with."""
+    async with attached(Echo()) as frontend:
+        await frontend.bring_up()
+        for data in b"one", b"two":
+            assert await frontend.echo(data) == data
+        await frontend.base()
+        queue = frontend.queues[0]
+        frontend.offer(b"three")
+        await frontend.lay_out(queue, base)
+        await frontend.bell(Request.SET_VRING_KICK, queue.kick)
+
+        assert await frontend.reply(5) == b"three"
+
+
 async def test_disabled_queue_rests_until_it_is_enabled() -> None:
     async with attached(Echo()) as frontend:
         await frontend.bring_up()

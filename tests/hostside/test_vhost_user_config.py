@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,16 +10,14 @@ import trio
 from paravirt.hostside import Block, Device, Request as DeviceRequest
 from paravirt.transport import NegotiationError, Status
 from paravirt.transport.vhost_user import (
-    BACKEND_REQUESTS,
     BackendRequest,
-    Channel,
     ProtocolFeature,
     Request,
     payloads as p,
 )
 from paravirt.transport.wire.block import WRITEBACK_AT, BlockConfig
 from tests.disks import image
-from tests.hostside.frontend import Frontend, attached
+from tests.hostside.frontend import Frontend, attached, back_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,13 +60,6 @@ async def get(frontend: Frontend, offset: int, size: int) -> bytes:
 
 async def put(frontend: Frontend, offset: int, data: bytes, flags: int = 0) -> None:
     await frontend.ask(Request.SET_CONFIG, p.ConfigAccess(offset, flags, data))
-
-
-async def back_channel(frontend: Frontend) -> Channel:
-    ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with theirs:
-        await frontend.ask(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
-    return Channel(ours, BACKEND_REQUESTS)
 
 
 async def test_space_is_read_at_any_time(disk: Block) -> None:
