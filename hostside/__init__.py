@@ -8,3 +8,4 @@ from ._queue import DeviceQueue as DeviceQueue
 from ._request import Request as Request, RequestError as RequestError
 from ._server import serve as serve
 from .devices.block import Block as Block, ImageError as ImageError
+from .devices.net import NullNet as NullNet
