@@ -8,8 +8,24 @@ from ._boot_page import (
     GuestKick as GuestKick,
     Vendor as Vendor,
 )
+from ._exits import MmioExit as MmioExit, PioExit as PioExit, Vmport as Vmport
 from ._guest_bell import (
     DoorbellRefused as DoorbellRefused,
     ExitSource as ExitSource,
     GuestBell as GuestBell,
 )
+from ._hypercall import (
+    HypercallExit as HypercallExit,
+    HyperV as HyperV,
+    XenEvtchn as XenEvtchn,
+)
+from ._ioeventfd import (
+    MmioDatamatch as MmioDatamatch,
+    MmioIoeventfd as MmioIoeventfd,
+    MmioWildcard as MmioWildcard,
+    PioDatamatch as PioDatamatch,
+    PioIoeventfd as PioIoeventfd,
+    PioWildcard as PioWildcard,
+)
+from ._kinds import GUEST_KINDS as GUEST_KINDS
+from ._probe import probe as probe

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 from .._eventfd import EventFd
 
+__all__ = ("DoorbellRefused", "ExitSource", "GuestBell")
+
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from .._window import SpinWindow
     from ._boot_page import BellKind, GuestKick
 
 
 class DoorbellRefused(Exception):
     """The machine or its host cannot have the doorbell; the message says why."""
+
+
+@contextlib.contextmanager
+def refused_by_kernel(name: str) -> Generator[None, None, None]:
+    """Turn what the kernel says about a registration into DoorbellRefused."""
+    try:
+        yield
+    except OSError as error:
+        raise DoorbellRefused(f"{name}: the kernel does not register it: {error}") from error
 
 
 class ExitSource(Protocol):
@@ -103,8 +117,10 @@ class GuestBell(EventFd):
 
     def close(self) -> None:
         """Detach and close; see `Doorbell.close`."""
-        self.detach()
-        super().close()
+        try:
+            self.detach()
+        finally:
+            super().close()
 
     @abstractmethod
     def _assign(self, exits: ExitSource, queue: int) -> GuestKick:

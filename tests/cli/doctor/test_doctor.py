@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from paravirt.doorbells import probe
+from paravirt.doorbells import kvm, probe
 from tests.cli.commands import command, without_core
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def test_doorbells_are_as_they_say_themselves(capfd: pytest.CaptureFixture[str])
 
     checks = msgspec.json.decode(ended.out, type=Document).checks
     found = {check.name: check.available for check in checks}
-    assert all(found[f"doorbell-{each.name}"] is each.available for each in probe())
+    rows = (*probe(), *kvm.probe())
+    assert all(found[f"doorbell-{each.name}"] is each.available for each in rows)
 
 
 def test_table_has_what_the_document_has(capfd: pytest.CaptureFixture[str]) -> None:
