@@ -13,6 +13,8 @@ MACHINE := hostside/machine/core
 CORE := $(wildcard transport/core/*.[ch] transport/core/host/*.[ch] $(MACHINE)/*.[ch] $(MACHINE)/*/*.[chS])
 FREESTANDING := $(wildcard transport/core/*.c)
 CHECKED_C := $(FREESTANDING) $(wildcard transport/core/host/*.c $(MACHINE)/*.c $(MACHINE)/$(shell uname -m)/*.c)
+PAYLOAD := $(wildcard guestside/payload/*.[chS] guestside/payload/*.ld doorbells/guest/*.h)
+PAYLOAD_C := $(wildcard guestside/payload/*.c)
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 
 READY := .venv/.ready
@@ -27,7 +29,7 @@ FIXED := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 WARNINGS := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror -Itransport/core -I$(MACHINE)
 
 .PHONY: help install demo test lint bench fuzz soak clean setup-demo setup-checks
-.PHONY: test-python test-c sanitized corpus replay lint-python lint-c lint-wheel freestanding
+.PHONY: test-python test-c sanitized corpus replay lint-python lint-c lint-payload lint-wheel freestanding
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,7 +40,7 @@ $(READY): pyproject.toml
 	@.ci/setup build
 	@touch $@
 
-$(BUILT): $(READY) $(CORE) transport/core/build.py
+$(BUILT): $(READY) $(CORE) $(PAYLOAD) transport/core/build.py guestside/payload/build.py
 	@echo "== building the C core"
 	@$(PIP) --editable .
 	@touch $@
@@ -141,7 +143,7 @@ lint-python: $(BUILT)
 	@echo "== the arrows between the rooms, their menus, the house limits"
 	@$(BIN)/pytest -q tests/test_arrows.py tests/test_menu.py tests/test_house.py
 
-lint-c: setup-checks freestanding
+lint-c: setup-checks freestanding lint-payload
 	@mkdir -p build/lint
 	@for cc in gcc clang-14; do \
 	    command -v $$cc >/dev/null || { echo "SKIPPED: warnings of $$cc: not there"; continue; }; \
@@ -167,11 +169,29 @@ freestanding: setup-checks
 	    done; \
 	done
 
+# The bare-metal guest: x86-64 only, and its addresses are numbers. The flags are those of guestside/payload/build.py.
+BARE := -ffreestanding -mgeneral-regs-only -mno-red-zone -fno-pic -Idoorbells/guest
+lint-payload: $(READY) setup-checks
+	@mkdir -p build/lint
+	@[ "$$(uname -m)" = x86_64 ] || { echo "SKIPPED: the payload: this is no x86-64 machine"; exit 0; }; \
+	for cc in gcc clang-14; do \
+	    command -v $$cc >/dev/null || { echo "SKIPPED: the payload with $$cc: not there"; continue; }; \
+	    echo "== the payload with $$cc, all warnings"; \
+	    CC=$$cc PARAVIRT_WERROR=1 $(BIN)/python guestside/payload/build.py build/lint/payload-$$cc.elf || exit 1; \
+	done; \
+	echo "== the payload, gcc -fanalyzer"; \
+	for source in $(PAYLOAD_C); do \
+	    gcc $(WARNINGS) $(BARE) -O2 -fanalyzer -c $$source -o build/lint/out.o || exit 1; \
+	done; \
+	if command -v clang-tidy-14 >/dev/null; then echo "== the payload, clang-tidy"; \
+	    clang-tidy-14 --quiet --checks=-performance-no-int-to-ptr $(PAYLOAD_C) -- -std=c11 $(BARE) -Itransport/core 2>/dev/null; \
+	else echo "SKIPPED: clang-tidy: not there"; fi
+
 lint-wheel: $(BUILT)
 	@echo "== the wheel, installed and imported from elsewhere"
 	@$(BIN)/pytest -q -m wheel tests/test_wheel.py
 
 clean:  ## remove all that make made, .venv too
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f transport/_core*.so hostside/machine/_kvm*.so
+	rm -f transport/_core*.so hostside/machine/_kvm*.so guestside/payload/payload.elf
 	find paravirt $(ROOMS) examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

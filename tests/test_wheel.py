@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,14 @@ def test_wheel_holds_types_core_and_licence(wheel: Path) -> None:
     assert "paravirt/hostside/machine/_kvm.abi3.so" in names
     assert "paravirt/transport/core/ring.h" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the payload is for x86-64")
+def test_wheel_holds_the_payload_and_its_sources(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+
+    for part in ("payload.elf", "start.S", "link.ld", "main.c", "payload.h"):
+        assert f"paravirt/guestside/payload/{part}" in names
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -49,6 +49,12 @@ static inline uint32_t pv_load_acquire32(const uint32_t *p)
     return pv_le32(__atomic_load_n(p, __ATOMIC_ACQUIRE));
 }
 
+/* A count or a flag that another thread, or an interrupt, changes at any time; what was written before it is seen too. */
+static inline uint64_t pv_load_acquire64(const uint64_t *p)
+{
+    return pv_le64(__atomic_load_n(p, __ATOMIC_ACQUIRE));
+}
+
 static inline void pv_store_release32(uint32_t *p, uint32_t value)
 {
     __atomic_store_n(p, pv_le32(value), __ATOMIC_RELEASE);
