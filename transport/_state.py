@@ -219,6 +219,10 @@ class DeviceState:
                 refuse("2.7", f"queues {index} and {other} overlap")
         self._set_queue(index, replace(queue, enabled=True))
 
+    def disable_queue(self, index: int) -> None:
+        """Forget a queue that nothing touches any more, so that the driver may set it up anew."""
+        self._set_queue(index, QueueState(self.queue(index).max_size))
+
     def check_config_write(self, offset: int, length: int) -> None:
         """Refuse a driver's write while it selects features (3.1.1), or outside of the space."""
         self._check_stage(Status.FEATURES_OK, "a configuration write")
