@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,6 +135,20 @@ async def test_back_channel_nobody_reads_holds_up_nobody(disk: Block) -> None:
 
         assert await get(frontend, WRITEBACK_AT, 1) == b"\1"
         back.close()
+
+
+async def test_back_channel_that_its_giver_makes_blocking_holds_up_nobody(disk: Block) -> None:
+    """What was sent is the same open file for both, so that either can change its flags."""
+    ours, theirs = socket.socketpair()
+    async with attached(disk) as frontend:
+        await frontend.bring_up(CONFIG)
+        with ours, theirs:
+            await frontend.ask(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+            theirs.setblocking(True)
+            for turn in range(2000):
+                await put(frontend, WRITEBACK_AT, bytes([turn % 2]))
+
+            assert await get(frontend, WRITEBACK_AT, 1) == b"\1"
 
 
 async def test_file_as_back_channel_is_refused(disk: Block) -> None:

@@ -38,7 +38,7 @@ from tests.hostside.frontend import (
 from tests.hostside.serving import Echo
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
     Script: TypeAlias = Callable[[Frontend], Awaitable[object]]
 
@@ -57,6 +57,16 @@ async def closed(frontend: Frontend) -> bool:
         return await frontend.channel.receive() is None
     except GONE:
         return True
+
+
+@pytest.fixture
+async def neighbour() -> AsyncGenerator[None]:
+    """Have another frontend use another device in this process, which nothing may disturb."""
+    async with attached(Echo()) as frontend:
+        await frontend.bring_up()
+        assert await frontend.echo(b"before") == b"before"
+        yield
+        assert await frontend.echo(b"after") == b"after"
 
 
 async def still_serves(device: Echo) -> None:
@@ -80,6 +90,7 @@ async def send(sock: trio.socket.SocketType, data: bytes, fds: list[int]) -> Non
     await sock.sendmsg([data], rights)
 
 
+@pytest.mark.usefixtures("neighbour")
 @pytest.mark.parametrize("request_id", sorted(REQUESTS), ids=lambda one: REQUESTS[one].name)
 async def test_message_cut_short_anywhere_leaves_nothing_behind(request_id: int) -> None:
     device = Echo()
@@ -116,6 +127,7 @@ WIRES = {
 }
 
 
+@pytest.mark.usefixtures("neighbour")
 @pytest.mark.parametrize("data", WIRES.values(), ids=WIRES.keys())
 @pytest.mark.parametrize("count", [0, 1, 8])
 async def test_bytes_that_are_no_request_close_the_connection(
@@ -235,6 +247,7 @@ LIES: dict[str, Script] = {
 }
 
 
+@pytest.mark.usefixtures("neighbour")
 @pytest.mark.parametrize("acknowledged", [True, False], ids=["asked", "not asked"])
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 async def test_lie_is_refused_or_ends_the_connection(
@@ -265,6 +278,7 @@ def requests_in(order: list[int]) -> Iterator[bytes]:
         yield wire(request, least_payload(request), Flags.VERSION | Flags.NEED_REPLY)
 
 
+@pytest.mark.usefixtures("neighbour")
 async def test_every_message_twice_in_any_order_is_survived(seed: int) -> None:
     device = Echo()
     before = open_files()
@@ -306,6 +320,7 @@ def unsealed(frontend: Frontend) -> int:
     return fd
 
 
+@pytest.mark.usefixtures("neighbour")
 @pytest.mark.parametrize("left", [SIZE // 2, 0], ids=["buffers", "rings"])
 async def test_memory_that_is_taken_away_ends_only_the_connection(left: int) -> None:
     device = Echo()

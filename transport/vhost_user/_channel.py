@@ -27,6 +27,8 @@ __all__ = ("Channel", "Incoming")
 
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 """Room for the descriptors of one message. The kernel closes what does not fit, and says so."""
+_DONT_WAIT = socket.MSG_DONTWAIT
+"""A peer that keeps the socket that it gave us as a back channel can clear its O_NONBLOCK."""
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
@@ -144,9 +146,9 @@ class Channel:
         async with self._sending:
             sent = 0
             try:
-                sent = await self._socket.sendmsg([message], ancillary)
+                sent = await self._socket.sendmsg([message], ancillary, _DONT_WAIT)
                 while sent < len(message):
-                    sent += await self._socket.send(message[sent:])
+                    sent += await self._socket.send(message[sent:], _DONT_WAIT)
             except OSError as error:
                 raise self._gone(error) from error
             except trio.Cancelled:
@@ -193,7 +195,7 @@ class Channel:
         while len(data) < size:
             try:
                 part, ancillary, flags, _ = await self._socket.recvmsg(
-                    size - len(data), _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+                    size - len(data), _ANCILLARY, socket.MSG_CMSG_CLOEXEC | _DONT_WAIT
                 )
             except OSError as error:
                 raise self._gone(error) from error
@@ -202,8 +204,10 @@ class Channel:
                     self.close()
                 raise
             fds.add(ancillary)
-            if flags & socket.MSG_CTRUNC or len(fds) > MAX_FDS:
+            if len(fds) > MAX_FDS:
                 raise PeerError(f"more than {MAX_FDS} descriptors with one message")
+            if flags & socket.MSG_CTRUNC:
+                raise PeerError(f"descriptors got lost: more than {MAX_FDS}, or no room for them")
             if not part:
                 if may_end and not data:
                     return None
