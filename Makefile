@@ -56,10 +56,11 @@ setup-checks:
 demo: $(BUILT) setup-demo  ## serve a real disk image through a virtio ring, with each doorbell
 	@$(BIN)/paravirt demo $(ARGS)
 
-bench: $(BUILT) setup-demo  ## measure the ring, the server and the block device on this machine
+bench: $(BUILT) setup-demo  ## measure the ring, the server, the disk and idle connections here
 	@$(BIN)/paravirt bench ring $(ARGS)
 	@$(BIN)/paravirt bench serve $(ARGS)
 	@$(BIN)/paravirt bench block $(ARGS)
+	@$(BIN)/paravirt bench idle $(ARGS)
 
 # -- tests -----------------------------------------------------------------------------------------
 

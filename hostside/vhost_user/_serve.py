@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -16,7 +17,7 @@ from ._socket import listening
 from ._terms import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from .._device import Device
 
@@ -26,6 +27,8 @@ __all__ = ("serve_vhost_user",)
 
 _log = logging.getLogger("paravirt.vhost_user")
 
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED)
+"""What is wrong with one connection, or until others end."""
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 2.0
 """Seconds between two attempts to connect, doubled from the first to the longest."""
@@ -59,6 +62,10 @@ async def serve_vhost_user(
     say which protocol features are offered besides those that the device is of use for. The end of
     a connection, for whatever reason, is one line in the log and never the end of this function.
     Cancelled, it closes connections and listener, and removes the socket file.
+
+    Before it listens it raises this process's soft limit of open descriptors to the hard limit,
+    since a frontend brings a dozen for each device and the usual limit is 1024; it stays raised.
+    Where there is no room for one more, who connects waits until another leaves.
 
     Raises `OSError` if it cannot listen, `ValueError` for arguments that do not fit or a device
     that virtio does not allow.
@@ -98,19 +105,13 @@ class _Serving:
 
     async def accept(self, listener: trio.SocketListener) -> None:
         """Serve whoever connects, for ever."""
-        if self._make is not None:
-            await trio.serve_listeners(self.serve, [listener])
-        while True:
-            await self._survive(listener.accept)
-
-    async def _survive(self, accept: Callable[[], Awaitable[trio.SocketStream]]) -> None:
-        try:
-            stream = await accept()
-        except OSError as error:  # out of descriptors: wait until some are free
-            _log.warning("cannot accept: %s", error)
-            await trio.sleep(FIRST_WAIT)
-        else:
-            await self.serve(stream)
+        async with trio.open_nursery() as nursery:
+            while True:
+                stream = await _next(listener)
+                if self._make is None:
+                    await self.serve(stream)  # the device is one: the next waits
+                else:
+                    nursery.start_soon(self.serve, stream)
 
     async def connect(self, path: str) -> None:
         """Connect and serve, for ever."""
@@ -147,6 +148,21 @@ class _Serving:
                 await serve_connection(device, stream.socket, self._terms)
 
 
+async def _next(listener: trio.SocketListener) -> trio.SocketStream:
+    """Accept a connection; without room for it wait, as it does, until there is some."""
+    told = False
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            if not told:
+                _log.warning("cannot accept for now: %s", error)
+            told = True
+        await trio.sleep(FIRST_WAIT)
+
+
 def _give_back(device: Closable) -> None:
     try:
         device.close()
@@ -160,7 +176,7 @@ def _name(sock: trio.socket.SocketType) -> str:
 
 
 def _raise_limit() -> None:
-    """Let this process have as many descriptors as it may: a frontend brings dozens."""
+    """Let this process have as many descriptors as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

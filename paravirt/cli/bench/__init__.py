@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ._block import block
+from ._connections import idle
 from ._ring import ring
 from ._serve import serving
 
@@ -21,7 +22,7 @@ from ._serve import serving
 )
 @click.pass_context
 def bench(context: click.Context) -> None:
-    """Measure the ring, the server and the block device on this machine."""
+    """Measure the ring, the server, the block device and idle connections on this machine."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -29,3 +30,4 @@ def bench(context: click.Context) -> None:
 bench.add_command(ring)
 bench.add_command(serving)
 bench.add_command(block)
+bench.add_command(idle)
