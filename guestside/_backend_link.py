@@ -2,80 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
 import trio
 
-from paravirt.doorbells import Doorbell, DoorbellMaker, EventFd
 from paravirt.transport import Memory, NegotiationError, Region, Status
-from paravirt.transport.vhost_user import PROTOCOL_FEATURES, ProtocolFeature, Request
-from paravirt.transport.vhost_user.payloads import (
-    ConfigAccess,
-    MemoryRegion,
-    MemoryTable,
-    Number,
-    VringAddress,
-    VringFile,
-    VringState,
-)
+from paravirt.transport.vhost_user import ProtocolFeature, Request
+from paravirt.transport.vhost_user.payloads import ConfigAccess
+
+from ._setup import Place, Setup
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from paravirt.doorbells import Doorbell
+    from paravirt.transport.vhost_user.payloads import Payload
+
     from ._session import Session
+    from ._setup import Bells
 
 __all__ = ()  # a user gets one from `connect_vhost_user`
 
+T = TypeVar("T")
+
 MEMORY_BASE = 1 << 20
 """Where memory starts for the device, so that address 0 is a mistake that shows."""
-POLL = 0.001  # seconds between looks at a status that nobody tells us about
-
-
-class Place(msgspec.Struct, frozen=True):
-    """A queue as the driver set it up."""
-
-    size: int
-    desc: int
-    driver: int
-    device: int
-
-
-class Bells:
-    """The doorbells of a link."""
-
-    def __init__(self, queues: int, kick: DoorbellMaker, call: DoorbellMaker) -> None:
-        """Make them. Raises `ValueError` for a kick that stays in this process."""
-        self._all: list[Doorbell] = []
-        try:
-            self.changed = self._make(EventFd)
-            self.broke = self._make(EventFd)
-            self.unheard = self._make(EventFd)
-            """What the backend calls where the driver polls."""
-            self.kicks = [_with_fd(self._make(kick)) for _ in range(queues)]
-            self.calls = [self._make(call) for _ in range(queues)]
-        except BaseException:
-            self.close()
-            raise
-
-    def _make(self, maker: DoorbellMaker) -> Doorbell:
-        bell = maker()
-        self._all.append(bell)
-        return bell
-
-    def close(self) -> None:
-        """Close all; idempotent."""
-        for bell in self._all:
-            bell.close()
 
 
 class VhostUserLink:
     """A `DriverLink` over a session; made by `connect_vhost_user`."""
 
     def __init__(
-        self, session: Session, bells: Bells, *, device_id: int, queue_size: int, memory_size: int
+        self,
+        session: Session,
+        bells: Bells,
+        *,
+        device_id: int,
+        queue_size: int,
+        memory_size: int,
+        lasting: bool,
     ) -> None:
         """Make memory, and take over the doorbells; nothing is shared yet."""
         self.session = session
-        """The backend: what it offered, what was agreed on, and a way to ask it."""
+        """The backend: what it offered, what was agreed on, and a way to ask it. With `lasting`
+        another takes its place when it goes away.
+        """
         self.device_id = device_id
         """The device type as the caller named it, 0 if not: vhost-user does not say."""
         self.device_features = session.features
@@ -97,20 +69,24 @@ class VhostUserLink:
         self.memory = Memory([Region.create(memory_size, addr=MEMORY_BASE)])
         self.pool = (MEMORY_BASE, memory_size)
         self._bells = bells
-        self._status = 0
-        self._places: dict[int, Place] = {}
-        self._running: list[int] = []
-        self._shared = False
+        self._setup = Setup(self.memory, bells)
+        self._lasting = lasting
+        self._turn = trio.Lock()
+        """Whoever tells the backend something that takes several messages."""
+        self._replaced = trio.Event()
 
     def close(self) -> None:
         """Close memory and doorbells; idempotent."""
+        self._setup.close()
         self._bells.close()
         self.memory.close()
 
     def lose(self, *, reset_helps: bool = False) -> None:
         """Let everybody know that no more replies come: the backend is gone, or a queue broke."""
         self.needs_reset = self.needs_reset or reset_helps
-        self.gone = self.gone or not reset_helps
+        if not reset_helps:
+            self.gone = True
+            self._replaced.set()
         self.changed.ring()
         for bell in self._bells.calls:
             bell.ring()
@@ -123,34 +99,76 @@ class VhostUserLink:
         """Return the doorbell that the driver waits on for a queue."""
         return self._bells.calls[queue]
 
+    async def resume(self, session: Session) -> None:
+        """Go on with another backend, which takes up what the one before left behind."""
+        async with self._turn:
+            await self._setup.replay(session)
+            self.session = session
+        self._replaced.set()
+        self._replaced = trio.Event()
+        self.generation += 1  # of what the configuration space is now, nobody has told us
+        for bell in self.changed, *self._bells.kicks, *self._bells.calls:
+            bell.ring()
+
+    async def _do(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Have the backend do something; from the start by the next one, if it goes away."""
+        return await self.session.at_home(partial(self._do_here, work))
+
+    async def _do_here(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        while True:
+            replaced = self._replaced
+            try:
+                async with self._turn:
+                    return await work(self.session)
+            except trio.BrokenResourceError:
+                if self.gone or not self._lasting:
+                    raise
+            await replaced.wait()
+
     async def get_status(self) -> Status:
-        """Return the device status: the backend's with STATUS, else what was set."""
-        if ProtocolFeature.STATUS in self.session.agreed:
-            return Status(await self.session.number(Request.GET_STATUS) & 0xFF)
+        """Return the device status: the backend's with STATUS, else what was set.
+
+        Between two backends it is what was set, too.
+        """
         await trio.lowlevel.checkpoint()
-        return Status(self._status)
+        if ProtocolFeature.STATUS in self.session.agreed:
+            try:
+                return await self.session.status()
+            except trio.BrokenResourceError:
+                if self.gone or not self._lasting:
+                    raise
+        return Status(self._setup.status)
 
     async def set_status(self, status: int) -> None:
         """Write the device status; 0 stops all queues, DRIVER_OK starts those that were set up."""
         await trio.lowlevel.checkpoint()
+        setup = self._setup
         if not status:
-            await self._reset()
+            await self.session.at_home(self._reset)
             return
-        if status & ~self._status & Status.DRIVER_OK:
-            await self._share()
-            for queue in self._places:
-                await self._start(queue)
-        await self._tell_status(status)
+        if status & ~setup.status & Status.DRIVER_OK:
+            await self._do(setup.start)
+        await self._do(lambda session: setup.tell_status(session, status))
+
+    async def _reset(self) -> None:
+        """Reset. A backend that has gone away needs none; its successor hears of nothing then."""
+        async with self._turn:
+            try:
+                await self._setup.reset(self.session)
+            except trio.BrokenResourceError:
+                if self.gone or not self._lasting:
+                    raise
+                self._setup.forget()
+        self.needs_reset = False
 
     async def set_features(self, features: int) -> None:
         """Accept features (2.2)."""
-        wire = features | (PROTOCOL_FEATURES if self.session.framed else 0)
-        await self.session.ask(Request.SET_FEATURES, Number(wire))
+        await self._do(lambda session: self._setup.accept(session, features))
 
     async def set_queue(self, queue: int, size: int, desc: int, driver: int, device: int) -> None:
         """Remember where a queue is; the backend is told at DRIVER_OK."""
         await trio.lowlevel.checkpoint()
-        self._places[queue] = Place(size, desc, driver, device)
+        self._setup.places[queue] = Place(size, desc, driver, device)
 
     async def read_config(self, offset: int, size: int) -> tuple[bytes, int]:
         """Return bytes of the configuration space, and its generation."""
@@ -161,7 +179,7 @@ class VhostUserLink:
         if not size:
             return b"", generation
         self._need_config()
-        answer = await self.session.ask(Request.GET_CONFIG, ConfigAccess(offset, 0, bytes(size)))
+        answer = await self._ask(Request.GET_CONFIG, ConfigAccess(offset, 0, bytes(size)))
         assert isinstance(answer, ConfigAccess)
         return answer.data[:size], generation
 
@@ -169,69 +187,11 @@ class VhostUserLink:
         """Write to the configuration space; without REPLY_ACK nobody says whether it was taken."""
         await trio.lowlevel.checkpoint()
         self._need_config()
-        await self.session.ask(Request.SET_CONFIG, ConfigAccess(offset, 0, data))
+        await self._ask(Request.SET_CONFIG, ConfigAccess(offset, 0, data))
+
+    async def _ask(self, request: Request, payload: Payload) -> Payload:
+        return await self._do(lambda session: session.ask(request, payload))
 
     def _need_config(self) -> None:
         if ProtocolFeature.CONFIG not in self.session.agreed:
             raise NegotiationError("the backend has no configuration space: it lacks CONFIG")
-
-    async def _tell_status(self, status: int) -> None:
-        if ProtocolFeature.STATUS in self.session.agreed:
-            await self.session.ask(Request.SET_STATUS, Number(status))
-        self._status = status
-
-    async def _share(self) -> None:
-        """Give the backend the memory, once. Our addresses in it are the device's own."""
-        if self._shared:
-            return
-        rows = [MemoryRegion(r.addr, r.size, r.addr, r.offset) for r in self.memory.regions]
-        fds = [region.fd for region in self.memory.regions]
-        if self.session.slots:
-            for row, fd in zip(rows, fds, strict=True):
-                await self.session.ask(Request.ADD_MEM_REG, row, [fd])
-        else:
-            await self.session.ask(Request.SET_MEM_TABLE, MemoryTable(tuple(rows)), fds)
-        self._shared = True
-
-    async def _start(self, queue: int) -> None:
-        ask, place = self.session.ask, self._places[queue]
-        address = VringAddress(queue, 0, place.desc, place.device, place.driver)
-        await ask(Request.SET_VRING_NUM, VringState(queue, place.size))
-        await ask(Request.SET_VRING_BASE, VringState(queue, 0))
-        await ask(Request.SET_VRING_ADDR, address)
-        await self._give(Request.SET_VRING_ERR, queue, self.broke)
-        await self._give(Request.SET_VRING_CALL, queue, self._bells.calls[queue])
-        self._running.append(queue)
-        await self._give(Request.SET_VRING_KICK, queue, self._bells.kicks[queue])
-        if self.session.framed:
-            await ask(Request.SET_VRING_ENABLE, VringState(queue, 1))
-
-    async def _give(self, request: Request, queue: int, bell: Doorbell) -> None:
-        fd = bell.fileno()
-        if fd is None:
-            # NO_FD would say that we poll, but libvhost-user breaks the queue at its first call.
-            fd = self._bells.unheard.fileno()
-        assert fd is not None
-        await self.session.ask(request, VringFile(queue), [fd])
-
-    async def _reset(self) -> None:
-        """Make the backend forget the driver: what cancels goes before what waits for requests."""
-        if self._running and ProtocolFeature.RESET_DEVICE in self.session.agreed:
-            await self.session.ask(Request.RESET_DEVICE)
-        await self._tell_status(0)
-        while self._running:
-            queue = self._running[-1]
-            if self.session.framed:
-                await self.session.ask(Request.SET_VRING_ENABLE, VringState(queue, 0))
-            await self.session.ask(Request.GET_VRING_BASE, VringState(queue, 0))
-            self._running.pop()
-        while await self.get_status():  # noqa: ASYNC110  (the backend does not say when)
-            await trio.sleep(POLL)
-        self._places.clear()
-        self.needs_reset = False
-
-
-def _with_fd(bell: Doorbell) -> Doorbell:
-    if bell.fileno() is None:
-        raise ValueError(f"no other process hears this kick: {bell.describe()}")
-    return bell

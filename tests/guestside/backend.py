@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from paravirt.transport.vhost_user import (
     Reply,
     Request,
 )
-from paravirt.transport.vhost_user.payloads import EMPTY, Number, Payload, VringState
+from paravirt.transport.vhost_user.payloads import EMPTY, Inflight, Number, Payload, VringState
 from tests.tools import need
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 VERSION_1 = 1 << 32
 NOTHING = ProtocolFeature(0)
+INFLIGHT = Inflight(4096, 0, 2, 64)
+"""What it says of the file for what is in flight."""
 
 
 async def ready(process: trio.Process, path: Path) -> None:
@@ -140,7 +143,11 @@ class Scripted:
         elif request == Request.SET_VRING_ERR:
             self.errors.append(EventFd.adopt(incoming.fds.take()))
         own = incoming.message is not None and incoming.message.reply is Reply.OWN
-        if own:
+        if request == Request.GET_INFLIGHT_FD:
+            with os.fdopen(os.memfd_create("inflight"), "wb") as file:
+                file.truncate(INFLIGHT.size)
+                await channel.reply(request, INFLIGHT, [file.fileno()])
+        elif own:
             await channel.reply(request, self._own(request, incoming.payload))
         else:
             answer = self.answers.get(request, Number(0))
