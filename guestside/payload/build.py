@@ -22,8 +22,7 @@ GUEST = ROOT / "doorbells" / "guest"
 ELF = "payload.elf"
 
 # Nothing but integer registers, as no one saves the others on an interrupt, and no red zone, as an
-# interrupt in ring 0 writes there. The tuning names no CPU: the full barrier must be one that KVM's
-# emulator knows.
+# interrupt in ring 0 writes there.
 FLAGS = shlex.split(
     "-std=c11 -O2 -g0 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes "
     "-ffreestanding -fno-pic -fno-pie -fno-stack-protector "

@@ -18,7 +18,7 @@ enum pv_result pv_idle(struct pv_guest *g)
     pv_put(g, "asleep\n");
     for (; count ? woken < count : !pv_stopped(g); woken++) {
         if (g->arguments[PV_ARG_INTERRUPT])
-            pv_sleep(seen);
+            pv_sleep(g->boot, seen);
         else
             while (pv_load_acquire64(&g->boot->interrupts) == seen && !pv_stopped(g))
                 pv_pause();

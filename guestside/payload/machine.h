@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "barrier.h"
+#include "doorbell.h"
 
 /* Guest-physical memory is identity mapped. */
 static inline void *pv_pointer(uint64_t address)
@@ -44,10 +45,22 @@ static inline uint64_t pv_cycles(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* Sleep until the count of interrupts is another than `seen`: HLT is refused in ring 3, so that the machine's gate does it. */
-static inline void pv_sleep(uint64_t seen)
+/*
+ * Sleep until the count of interrupts is another than `seen`. In ring 0 interrupts are off for the look at the count and let in by the HLT
+ * only, since STI holds them back for one instruction more. In ring 3 HLT faults, and the machine's handler does the same there.
+ */
+static inline void pv_sleep(const struct pv_boot_page *boot, uint64_t seen)
 {
-    __asm__ volatile("int $0x80" : "+D"(seen) : : "memory", "cc");
+    if (boot->cpl)
+        __asm__ volatile("hlt" : "+D"(seen) : : "memory", "cc");
+    else
+        __asm__ volatile("1: cli\n"
+                         "cmpq %1, %0\n"
+                         "jne 2f\n"
+                         "sti\n"
+                         "hlt\n"
+                         "jmp 1b\n"
+                         "2: sti" : : "m"(boot->interrupts), "r"(seen) : "memory", "cc");
 }
 
 /* Between two looks at a ring. */

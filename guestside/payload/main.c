@@ -7,6 +7,7 @@ _Static_assert(offsetof(struct pv_boot_page, generation) == PV_BOOT_GENERATION, 
 _Static_assert(offsetof(struct pv_boot_page, vendor) == PV_BOOT_VENDOR, "payload_asm.h");
 _Static_assert(offsetof(struct pv_boot_page, cpl) == PV_BOOT_CPL, "payload_asm.h");
 _Static_assert(offsetof(struct pv_boot_page, console) == PV_BOOT_CONSOLE, "payload_asm.h");
+_Static_assert(offsetof(struct pv_boot_page, interrupts) == PV_BOOT_INTERRUPTS, "payload_asm.h");
 _Static_assert(offsetof(struct pv_boot_page, picked) == PV_BOOT_PICKED, "payload_asm.h");
 _Static_assert(offsetof(struct pv_boot_page, undefined_handler) == PV_BOOT_UNDEFINED, "payload_asm.h");
 _Static_assert(PV_VENDOR_INTEL == PV_INTEL && PV_VENDOR_AMD == PV_AMD, "payload_asm.h");

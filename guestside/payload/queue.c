@@ -3,8 +3,8 @@
  * A queue in use: publish and kick, wait by looking or by sleeping, reap.
  *
  * Sleeping is the shape of every safe sleep (2.7.7, 2.7.10): take the count of interrupts, ask for a call, full barrier, look once more,
- * and only then halt until the count is another. The gate looks at the count again with interrupts off, so that one which came in
- * between ends the sleep at once. At all other times calls are turned off.
+ * and only then sleep until the count is another, so that an interrupt in between ends the sleep at once. At all other times calls are
+ * turned off.
  */
 #include "payload.h"
 
@@ -90,7 +90,7 @@ enum pv_result pv_wait(struct pv_guest *g)
 
         if (arm(g))
             break;
-        pv_sleep(seen);
+        pv_sleep(g->boot, seen);
         if (!pending(g) && pv_device_status(g) & NEEDS_RESET) /* woken for something else */
             return pv_fail(g, PV_SILENT, "needs-reset", g->queue_count);
     }

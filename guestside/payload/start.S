@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where the machine enters (RDI: the boot page, RSP: the top of a stack), in ring 0 or ring 3, and what happens when a CPU does not know
- * the hypercall instruction that it was given.
+ * Where the machine enters (RDI: the boot page, RSI: the number of the CPU, RSP: the top of a stack), in ring 0 or ring 3, and what
+ * happens when a CPU does not know the hypercall instruction that it was given.
  */
 #include "payload_asm.h"
 
@@ -9,6 +9,8 @@
         .globl  pv_start
 pv_start:
         xorl    %ebp, %ebp
+        testq   %rsi, %rsi
+        jnz     pv_park                         /* one CPU drives, the others sleep */
         movq    %rdi, pv_boot_address(%rip)
         cmpl    $0, PV_BOOT_CPL(%rdi)
         jne     1f
@@ -22,6 +24,12 @@ pv_start:
 2:      pause
         movl    %eax, PV_CONSOLE_EXIT(%rdx)
         jmp     2b
+
+pv_park:
+        movq    %rdi, %rbx
+3:      movq    PV_BOOT_INTERRUPTS(%rbx), %rdi
+        hlt                                     /* in ring 3 by the machine, which RDI tells what to wait for */
+        jmp     3b
 
 /*
  * An undefined instruction, with the CPU's frame on the stack: if it was VMCALL or VMMCALL, the guest has moved to a CPU of the other

@@ -34,7 +34,7 @@ enum status { ACKNOWLEDGE = 1, DRIVER = 2, DRIVER_OK = 4, FEATURES_OK = 8, FAILE
 #define INDIRECT (1ull << 28)
 #define EVENT_IDX (1ull << 29)
 #define TABLE_ENTRIES 4u /* of an indirect table: a block request has three */
-#define LOOKS 10000u     /* at a register that must change by itself: half a second of exits to user space */
+#define LOOKS 1000000u   /* at a register that must change by itself: half a minute of exits to user space */
 
 static uint32_t get(const struct pv_guest *g, uint32_t offset)
 {

@@ -207,9 +207,9 @@ uint64_t pv_cycles(void)
     return now += 10;
 }
 
-void pv_sleep(uint64_t seen)
+void pv_sleep(const struct pv_boot_page *page, uint64_t seen)
 {
-    while (boot.interrupts == seen) {
+    while (page->interrupts == seen) {
         step();
         if (lies("needs-reset") || boot.arguments[0] == PV_IDLE)
             boot.interrupts++; /* a change of configuration, or the host's own */

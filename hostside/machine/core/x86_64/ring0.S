@@ -60,6 +60,8 @@ pv_stub_fault:
     push %rax
     cmpl $6, 8(%rsp) /* #UD, which the payload may want to mend */
     je 2f
+    cmpl $13, 8(%rsp) /* #GP, which is how ring 3 asks for a HLT */
+    je 3f
 1:  mov $PV_FAULT, %eax
     mov %rsp, (%rax)
     cli
@@ -72,5 +74,26 @@ pv_stub_fault:
     pop %rax
     add $16, %rsp
     jmp *PV_BOOT + PV_BOOT_UNDEFINED
+
+/*
+ * A HLT in ring 3: sleep for it until the count of interrupts is not %rdi any more. Not every KVM has an INT n for guests; this one works
+ * on all.
+ */
+3:  testb $3, 32(%rsp)
+    jz 1b
+    mov 24(%rsp), %rax
+    cmpb $0xf4, (%rax)
+    jne 1b
+    incq 24(%rsp)
+4:  cli
+    mov PV_BOOT + PV_BOOT_INTERRUPTS, %rax
+    cmp %rdi, %rax
+    jne 5f
+    sti
+    hlt
+    jmp 4b
+5:  pop %rax
+    add $16, %rsp
+    iretq
 
 pv_stubs_end:
