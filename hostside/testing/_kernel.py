@@ -7,7 +7,10 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+import trio
+
 from ._errors import GuestError
+from ._image import unwrapped
 from ._packages import Report, ask, cache_folder, fetch, say_nothing
 
 if TYPE_CHECKING:
@@ -45,10 +48,10 @@ async def fetch_kernel(name: str | None = None, report: Report = say_nothing) ->
         raise GuestError(f"guests are made for {MACHINE} only, and this is {platform.machine()}")
     chosen = cache_folder() / f"kernel-{name or 'default'}"
     if chosen.is_dir():
-        return _unpacked(chosen)
+        return await trio.to_thread.run_sync(_unpacked, chosen)
     unpacked = await fetch(await _resolve(name), report)
     _link(chosen, unpacked)
-    return _unpacked(unpacked)
+    return await trio.to_thread.run_sync(_unpacked, unpacked)
 
 
 def _link(path: Path, target: Path) -> None:
@@ -86,8 +89,6 @@ async def _resolve(name: str | None) -> str:
 def _unpacked(folder: Path) -> Kernel:
     images = sorted(folder.glob("boot/vmlinuz-*"))
     if not images:
-        raise GuestError(
-            f"there is no kernel in {folder.resolve()}: remove it, to have it fetched again"
-        )
+        raise GuestError(f"there is no kernel in {folder.resolve()}: remove it, and try again")
     version = images[0].name.removeprefix("vmlinuz-")
-    return Kernel(version, images[0], folder / "lib" / "modules" / version)
+    return Kernel(version, unwrapped(images[0]), folder / "lib" / "modules" / version)

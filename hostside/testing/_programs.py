@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ()  # of use to this room only
 
-LIBRARY = re.compile(r"(?:=> |^\s*)(/\S+) \(0x")
+LIBRARY = re.compile(r"(?:=> |^\s*)(/\S+) \(0x", re.MULTILINE)
 """A line of ldd's: a name and where it is found, or the loader."""
 
 
