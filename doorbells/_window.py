@@ -28,7 +28,7 @@ class SpinWindow:
     Not synchronized: a window belongs to the one waiter of one doorbell.
     """
 
-    __slots__ = ("_maximum", "_minimum", "_ns", "_sleeps", "hits", "misses")
+    __slots__ = ("_maximum", "_minimum", "_sleeps", "hits", "misses", "ns")
 
     def __init__(
         self,
@@ -42,39 +42,36 @@ class SpinWindow:
             minimum = maximum = ns
         if not 0 <= minimum <= ns <= maximum:
             raise ValueError(f"need 0 <= minimum <= ns <= maximum, not {minimum}, {ns}, {maximum}")
-        self._ns = ns
+        self.ns = ns
+        """How long to look the next time; 0: not at all."""
         self._minimum = minimum
         self._maximum = maximum
         self._sleeps = 0
         self.hits = 0
         self.misses = 0
 
-    @property
-    def ns(self) -> int:
-        """How long to look the next time; 0: not at all."""
-        return self._ns
-
     def hit(self) -> None:
         """Note that a look found work."""
         self.hits += 1
-        self._ns = min(2 * self._ns, self._maximum)
+        if self.ns < self._maximum:
+            self.ns = min(2 * self.ns, self._maximum)
 
     def miss(self) -> None:
         """Note that a look found nothing, or that the waiter sleeps without one."""
         self.misses += 1
-        if self._ns > self._minimum:
-            half = self._ns // 2
-            self._ns = max(half, self._minimum) if half >= WORTHWHILE_NS else self._minimum
+        if self.ns > self._minimum:
+            half = self.ns // 2
+            self.ns = max(half, self._minimum) if half >= WORTHWHILE_NS else self._minimum
             return
         self._sleeps += 1
         if self._sleeps == RETRY_SLEEPS:
             self._sleeps = 0
-            self._ns = self._maximum
+            self.ns = self._maximum
 
     def __str__(self) -> str:
         if self._minimum == self._maximum:
-            return f"{self._ns / 1000:g} us"
-        return f"{self._ns / 1000:g} us ({self._minimum / 1000:g} to {self._maximum / 1000:g})"
+            return f"{self.ns / 1000:g} us"
+        return f"{self.ns / 1000:g} us ({self._minimum / 1000:g} to {self._maximum / 1000:g})"
 
 
 def window_for_this_host(*, fixed: bool = False) -> SpinWindow:

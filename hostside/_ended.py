@@ -47,17 +47,29 @@ class EndedRing:
 
     write_file = read_file
 
-    def cycle(self, done: Sequence[int], lengths: Sequence[int], spin_ns: int = 0) -> list[int]:
+    def cycle(
+        self, done: Sequence[int], lengths: None = None, spin_ns: int = 0, ended: int = 0
+    ) -> list[int]:
         """Count the completions; there is nothing to take."""
         del spin_ns
-        self.complete(done, lengths)
+        self.complete(done, lengths, ended)
         return []
 
-    def complete(self, done: Sequence[int], lengths: Sequence[int]) -> bool:
+    def complete(self, done: Sequence[int], lengths: None = None, ended: int = 0) -> bool:
         """Count the completions, which are too late."""
         del lengths
-        self._stale += len(done)
+        self._stale += len(done) + ended
         return False
+
+    def holds(self, token: int) -> bool:
+        """Say that nothing was given back: who replies now is not to blame."""
+        del token
+        return True
+
+    def written(self, token: int) -> int:
+        """Find nothing."""
+        del token
+        return 0
 
     def pending(self) -> bool:
         """Say that there is nothing."""

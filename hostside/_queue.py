@@ -51,6 +51,14 @@ class DeviceQueue:
 
     count = 0
     """How many requests the last batch had."""
+    left = 0
+    """How many of them at most nobody has drawn."""
+    ended = 0
+    """Requests ended in order, as the ring gave them, since the last publication."""
+    stride = 1
+    """After how many requests to look at the clock."""
+    in_order = True
+    """None of the batch was ended one by one so far; what ended in order needs no token."""
     attended = False
     """Somebody runs, or will before the loop sleeps, who then publishes what is done."""
     stopping = False
@@ -87,9 +95,8 @@ class DeviceQueue:
         self.batch: Iterator[Request] = iter(())
         """Requests taken from the ring and not given to a handler yet; all workers draw from it."""
         self.done = array("Q")
-        """Tokens of what is to be given back."""
-        self.lengths = array("I")
-        """Their used lengths."""
+        """Tokens of what is to be given back, but for what ended in order."""
+        self._tokens: list[int] = []
         self._loop = loop
         self._on_error = on_error
         self._taken = taken
@@ -138,13 +145,14 @@ class DeviceQueue:
         loop, window, ring = self._loop, self.kick.window, self.ring
         quiet = ring.concurrent and not loop.handling and loop.busy <= self._busy
         spin_ns = window.ns if quiet and window is not None else 0
-        done, lengths = self.done, self.lengths
-        published = len(done)
+        done, ended = self.done, self.ended
+        published = ended or bool(done)
         try:
-            flat = ring.cycle(done, lengths, spin_ns)
+            flat = ring.cycle(done, None, spin_ns, ended)
         finally:
-            if published:
-                del done[:], lengths[:]
+            self.ended = 0
+            if done:
+                del done[:]
         if ring.call_due:
             self._ring_call()
         elif published:
@@ -176,11 +184,14 @@ class DeviceQueue:
     def _accept(self, flat: list[int]) -> None:
         now = self._loop.clock()
         self.late = now >= self._share_until
-        self.count = len(flat) // 2
+        self.count = self.left = len(flat) // 2
+        self.in_order = not self._taken
         if self.count == 1:
+            self._tokens = flat
             self.batch = iter((Request(self, flat[0], flat[1]),))
         else:
-            self.batch = map(Request, repeat(self), flat[::2], flat[1::2])
+            self._tokens = flat[::2]
+            self.batch = map(Request, repeat(self), self._tokens, flat[1::2])
         self._looked = now
         self._hold_until = now + HOLD_NS
         if not self._busy:
@@ -228,17 +239,34 @@ class DeviceQueue:
 
     # Completions go.
 
-    def complete(self, token: int, used: int) -> None:
-        """Give a request back with `used` bytes written; published now or soon."""
+    def complete(self, token: int) -> None:
+        """Give a request back with the bytes written; published now or soon."""
         self.done.append(token)
-        self.lengths.append(used)
         if not self.attended:
             self.publish()
+
+    def end(self, drawn: int, in_order: bool) -> bool:
+        """Note that so many requests of the batch, or all that were left, were drawn and are over.
+
+        `in_order` completes them here. Returns whether the batch is over too.
+        """
+        if drawn >= self.left:
+            drawn = self.left
+        if in_order:
+            self.ended += drawn
+        self.left -= drawn
+        return not self.left
+
+    def leave_order(self, request: Request) -> bool:
+        """End those before this request in order, and no more of the batch; returns False."""
+        self.ended += self._tokens.index(request.id) - self.count + self.left
+        self.in_order = False
+        return False
 
     def look(self, handled: int) -> int:
         """Publish if it is time; `handled` requests ended since the last look.
 
-        Returns after how many more to look again.
+        Returns after how many more to look again, which holds for the next batch too.
         """
         now = self._loop.clock()
         each = (now - self._looked) // handled
@@ -246,14 +274,16 @@ class DeviceQueue:
         if now >= self._hold_until:
             self.publish()
             self.late = now >= self._share_until
-        return max(1, min(LOOK_REQUESTS, LOOK_NS // (each + 1)))
+        self.stride = max(1, min(LOOK_REQUESTS, LOOK_NS // (each + 1)))
+        return self.stride
 
     def publish(self) -> None:
         """Show the completions to the driver, with at most one call."""
-        if not self.done:
+        if not (self.done or self.ended):
             return
-        call = self.ring.complete(self.done, self.lengths)
-        del self.done[:], self.lengths[:]
+        call = self.ring.complete(self.done, None, self.ended)
+        self.ended = 0
+        del self.done[:]
         self._hold_until = self._loop.clock() + HOLD_NS
         if call:
             self._ring_call()

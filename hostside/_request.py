@@ -36,10 +36,8 @@ class Request(msgspec.Struct, gc=False, eq=False):
     id: int
     """Names the request within its queue; not used again before the next reset."""
     _sizes: int
-    written: int = 0
-    """The used length so far: where the last byte written ends."""
-    open: bool = True
-    """Whether the reply is still to come."""
+    replied: bool = False
+    """Whether the reply was given; nobody asks once the handler returned."""
     _taken: int = 0
     _end: int = 0
 
@@ -57,6 +55,16 @@ class Request(msgspec.Struct, gc=False, eq=False):
     def writable(self) -> int:
         """Bytes that the reply can have."""
         return self._sizes & 0xFFFFFFFF
+
+    @property
+    def open(self) -> bool:
+        """Whether the reply is still to come."""
+        return not self.replied and self._queue.ring.holds(self.id)
+
+    @property
+    def written(self) -> int:
+        """The used length so far: where the last byte written ends; 0 once the guest has it."""
+        return self._queue.ring.written(self.id)
 
     @trio.lowlevel.enable_ki_protection
     def read(self, size: int | None = None) -> bytes:
@@ -91,7 +99,10 @@ class Request(msgspec.Struct, gc=False, eq=False):
             data = memoryview(data)[:room]
         if not data:
             return 0
-        return self._wrote(offset, self._queue.ring.write(self.id, offset, data))
+        count = self._queue.ring.write(self.id, offset, data)
+        if not count:
+            self._check_held()
+        return count
 
     @trio.lowlevel.enable_ki_protection
     def write_from_file(self, fd: int, position: int, size: int, flags: int = 0) -> int:
@@ -105,7 +116,6 @@ class Request(msgspec.Struct, gc=False, eq=False):
         self._check_open()
         size = min(size, (self._sizes & 0xFFFFFFFF) - self._end)
         count = self._queue.ring.read_file(self.id, self._end, fd, position, size, flags)
-        self._wrote(self._end, count)
         self._end += count
         return count
 
@@ -124,16 +134,16 @@ class Request(msgspec.Struct, gc=False, eq=False):
         Raises `RuntimeError` the second time.
         """
         self._check_open()
+        self._check_held()
         count = self.write(data) if data else 0
-        self.open = False
-        self._queue.complete(self.id, self.written)
+        self.replied = True
+        self._queue.complete(self.id)
         return count
 
     def _check_open(self) -> None:
-        if not self.open:
+        if self.replied:
             raise RuntimeError("this request was replied to already")
 
-    def _wrote(self, offset: int, count: int) -> int:
-        if offset + count > self.written and count:
-            self.written = offset + count
-        return count
+    def _check_held(self) -> None:
+        if not self._queue.ring.holds(self.id):
+            raise RuntimeError("this request is over: its handler returned")

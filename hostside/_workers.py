@@ -8,6 +8,7 @@ suspended handler never holds up the queue until the bound is reached.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import trio
@@ -123,38 +124,38 @@ class Workers:
 
     async def _serve_each(self) -> None:
         queue, handle, loop = self._queue, self._device.handle, self._loop
-        done, lengths = queue.done.append, queue.lengths.append
         going_on = True
         while going_on:
-            if queue.late:
-                await queue.share()
-            left = stride = 1 if queue.count > 1 else 2  # the first tells what the others may take
-            queue.attended = True
-            batch = queue.batch
-            for request in batch:  # all workers draw from this one iterator
-                try:
-                    result = handle(request)
-                    if result is not None:
-                        if not self._standby:  # else that one is runnable still
-                            self._expect_suspension()
-                        loop.handling += 1
-                        try:
-                            await result
-                        finally:
-                            loop.handling -= 1
-                            queue.attended = True
-                except BaseException as error:  # noqa: BLE001
-                    self._settle((request,), error)
-                if request.open:
-                    request.open = False
-                    done(request.id)
-                    lengths(request.written)
-                left -= 1
-                if not left:
-                    left = stride = queue.look(stride)
-                    if queue.late:
-                        await queue.share()
-                        queue.attended = True
+            batch, stride = queue.batch, queue.stride
+            over = False
+            while not over:
+                if queue.late:
+                    await queue.share()
+                queue.attended = True
+                in_order = queue.in_order and batch is queue.batch  # as others left it meanwhile
+                request: Request | None = None
+                for request in islice(batch, stride):  # all workers draw from this one iterator
+                    try:
+                        result = handle(request)
+                        if result is not None:
+                            in_order = in_order and queue.leave_order(request)
+                            if not self._standby:  # else that one is runnable still
+                                self._expect_suspension()
+                            loop.handling += 1
+                            try:
+                                await result
+                            finally:
+                                loop.handling -= 1
+                                queue.attended = True
+                    except BaseException as error:  # noqa: BLE001
+                        in_order = in_order and queue.leave_order(request)
+                        self._settle((request,), error)
+                    if not in_order and not request.replied:
+                        request.replied = True
+                        queue.done.append(request.id)
+                over = request is None or batch is not queue.batch or queue.end(stride, in_order)
+                if not over:
+                    stride = queue.look(stride)
             going_on = batch is queue.batch and not self._led and queue.advance_in_line()
 
     async def _serve_batch(self) -> None:
@@ -175,11 +176,7 @@ class Workers:
                     queue.attended = True
         except BaseException as error:  # noqa: BLE001
             self._settle(requests, error)
-        for request in requests:
-            if request.open:
-                request.open = False
-                queue.done.append(request.id)
-                queue.lengths.append(request.written)
+        queue.end(len(requests), in_order=True)
 
     def _settle(self, requests: Sequence[Request], error: BaseException) -> None:
         """Tell the guest of a handler's end, and the server of what is not the guest's business."""
@@ -190,7 +187,7 @@ class Workers:
             if isinstance(refusal := plain(mine), RequestError):
                 mine = refusal
             for request in requests:
-                if request.open:
+                if not request.replied:
                     self._owner.fail(request, mine)
             if not isinstance(mine, Exception):
                 self._give_up(mine)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .inflight import Inflight
 
     Tokens: TypeAlias = array[int] | list[int]
-    Lengths: TypeAlias = array[int] | list[int]
+    Lengths: TypeAlias = array[int] | list[int] | None
 
 if lib.PV_E_COUNT != ERRNO_BASE:
     raise ImportError("the C core is of another version than its Python part: build it again")
@@ -29,7 +29,6 @@ BATCH = 256
 _CALL: int = lib.PV_CYCLE_CALL
 _STALLED: int = lib.PV_CYCLE_STALLED
 _COUNT_MASK = 0xFFFF
-_NOTHING: tuple[Any, Any, int] = (ffi.NULL, ffi.NULL, 0)
 _BYTES = ffi.typeof("char[]")
 _HEADER_BYTES = 64
 """Up to so much is read through a buffer made once: the headers of requests."""
@@ -37,6 +36,7 @@ _uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 _FEW = 4
 """Up to so many completions it is cheaper to have cffi copy a list than to borrow an array."""
 _cycle = lib.pv_host_cycle
+_turn = lib.pv_host_turn
 
 
 class DeviceRingStatistics(msgspec.Struct, frozen=True):
@@ -91,18 +91,18 @@ class DeviceRing:
         self.geometry = geometry
         self.concurrent = True
         """Whether the driver may run while this thread spins; if not, `spin` looks once."""
-        self.limit: int | None = None
-        """How many more chains may be taken; None for no limit."""
         self.call_due = False
         """Whether the last turn found that the driver wants a call."""
         self.stalled = False
         """Whether no more chains can be taken until some are completed."""
         self._table = memory.table
-        self._batch = min(BATCH, geometry.size)
-        self._popped = ffi.new("struct pv_popped[]", self._batch)
+        self._popped = ffi.new("struct pv_popped[]", min(BATCH, geometry.size))
         self._words = ffi.cast("uint64_t *", self._popped)
+        self._view = memoryview(ffi.buffer(self._popped)).cast("Q")
         self._header = ffi.new(_BYTES, _HEADER_BYTES)
         self._ring = ffi.new("struct pv_device_ring *")
+        room = self._popped, len(self._popped), lib.PV_NO_LIMIT
+        self._turn = ffi.new("struct pv_turn *", (self._ring, *room))
         self._start(table_max, generation & 0xFFFF, avail, used)
         self._inflight = inflight
         if inflight is not None:
@@ -122,8 +122,14 @@ class DeviceRing:
         )
         check(rc)
 
-    def cycle(self, done: Tokens, lengths: Lengths, spin_ns: int = 0) -> list[int]:
-        """Complete the chains `done`, each with its used length, publish them, and take new ones.
+    def cycle(
+        self, done: Tokens, lengths: Lengths = None, spin_ns: int = 0, ended: int = 0
+    ) -> list[int]:
+        """Complete the chains `done`, publish them, and take new ones.
+
+        `lengths` are their used lengths; without any, a chain counts as used up to the last byte
+        written. The next `ended` chains of those taken last are completed the same way, but for
+        those that were completed already.
 
         Returns the new chains as a flat list: token, sizes, token, sizes..., where sizes is
         readable << 32 | writable bytes. With none there and no call due, looks for up to `spin_ns`
@@ -132,33 +138,42 @@ class DeviceRing:
 
         Raises `RingBroken` or `MemoryGone`, once no call is due any more.
         """
-        limit = self._batch if self.limit is None else min(self._batch, self.limit)
-        tokens, used, count = _to_c(done, lengths) if done else _NOTHING
         if not self.concurrent:
             spin_ns = 0
-        rc: int = _cycle(self._ring, tokens, used, count, self._popped, limit, spin_ns)
-        self.call_due = rc > 0 and rc & _CALL != 0
-        self.stalled = rc > _COUNT_MASK and rc & _STALLED != 0
+        if done or lengths:
+            rc: int = _cycle(self._turn, *_to_c(done, lengths), ended, spin_ns)
+        else:
+            rc = _turn(self._turn, ended, spin_ns)
+        self.call_due = self.stalled = False
+        if rc > _COUNT_MASK:
+            self.call_due = rc & _CALL != 0
+            self.stalled = rc & _STALLED != 0
+            rc &= _COUNT_MASK
         if rc <= 0:
             check(rc)
             return []
-        count = rc & _COUNT_MASK
-        if self.limit is not None:
-            self.limit -= count
-        words = self._words
-        if count == 1:  # what a driver does that waits for each reply: spare it the detour
+        if rc == 1:  # what a driver does that waits for each reply: spare it the detour
+            words = self._words
             return [words[0], words[1]]
-        flat: list[int] = ffi.unpack(words, 2 * count) if count else []
-        return flat
+        return self._view[: 2 * rc].tolist()
 
-    def complete(self, done: Tokens, lengths: Lengths) -> bool:
+    def complete(self, done: Tokens, lengths: Lengths = None, ended: int = 0) -> bool:
         """Complete chains and publish them, taking none; True if the driver wants a call.
 
         Raises nothing for what the driver did: a ring that is broken says so at the next `cycle`.
         """
         tokens, used, count = _to_c(done, lengths)
-        rc: int = _cycle(self._ring, tokens, used, count, self._popped, 0, 0)
-        return rc > 0 and bool(rc & _CALL)
+        rc: int = lib.pv_host_complete(self._turn, tokens, used, count, ended)
+        return rc == _CALL
+
+    def holds(self, token: int) -> bool:
+        """Say whether the device has this chain now."""
+        return bool(lib.pv_device_slot(self._ring, token))
+
+    def written(self, token: int) -> int:
+        """Say where the last byte written into a chain ends, 0 for a token that is stale."""
+        slot: Any = lib.pv_device_slot(self._ring, token)
+        return slot.written if slot else 0
 
     def pending(self) -> bool:
         """Say whether there is a chain to take, or an error to be told of by `cycle`."""
@@ -231,6 +246,16 @@ class DeviceRing:
         return check(count)
 
     @property
+    def limit(self) -> int | None:
+        """How many more chains may be taken; None for no limit."""
+        limit: int = self._turn.limit
+        return None if limit == lib.PV_NO_LIMIT else limit
+
+    @limit.setter
+    def limit(self, limit: int | None) -> None:
+        self._turn.limit = lib.PV_NO_LIMIT if limit is None else limit
+
+    @property
     def c(self) -> Any:
         """The core's `struct pv_device_ring *`, for loops in C."""
         return self._ring
@@ -271,14 +296,15 @@ class DeviceRing:
 def _to_c(done: Tokens, lengths: Lengths) -> tuple[Any, Any, int]:
     count = len(done)
     tokens: Any = done
-    used: Any = lengths
-    if count == 1 == len(used):
-        return (tokens[0],), (used[0],), 1
     if count <= _FEW or not isinstance(done, array):
-        tokens, used = list(tokens), list(used)
+        tokens = list(tokens)
     else:
         tokens = ffi.from_buffer("uint64_t[]", done)
-        used = ffi.from_buffer("uint32_t[]", lengths)
-    if not count == len(tokens) == len(used):  # as the core will read them, whatever their items
-        raise ValueError(f"{len(tokens)} chains, {len(used)} used lengths")
+    used: Any = ffi.NULL
+    if lengths is not None:
+        used = ffi.from_buffer("uint32_t[]", lengths) if isinstance(lengths, array) else lengths
+        if len(used) != count:
+            raise ValueError(f"{count} chains, {len(used)} used lengths")
+    if len(tokens) != count:  # as the core will read them, whatever their items
+        raise ValueError(f"{len(tokens)} chains of {count}")
     return tokens, used, count

@@ -193,6 +193,20 @@ async def test_nothing_can_be_written_after_the_reply(action: str) -> None:
     assert reply == b"a"
 
 
+@pytest.mark.parametrize("action", [*AFTER])
+async def test_a_request_kept_beyond_its_handler_is_over(action: str) -> None:
+    kept: list[Request] = []
+    async with served(Script(kept.append)) as it:
+        await it.driver.request(b"", 8)
+        [request] = kept
+        assert not request.open
+        if action == "write_from_file":
+            assert request.write_from_file(0, 0, 1) == 0
+            return
+        with pytest.raises(RuntimeError, match="returned"):
+            AFTER[action](request)
+
+
 async def test_ids_are_not_used_again() -> None:
     seen: list[int] = []
     async with served(Script(lambda r: seen.append(r.id))) as it:

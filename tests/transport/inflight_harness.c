@@ -151,19 +151,18 @@ static void turn(struct scene *s, char *text)
 {
     uint64_t done[SIZE_MAX_HERE];
     uint32_t lengths[SIZE_MAX_HERE] = {0}, count = 0;
-    uint32_t max = (uint32_t)strtoul(text, &text, 10);
+    struct pv_turn turn = {.ring = &s->ring, .popped = s->popped, .room = SIZE_MAX_HERE, .limit = (uint32_t)strtoul(text, &text, 10)};
 
     for (char *end; strtoul(text, &end, 10), end != text; text = end)
         done[count++] = s->tokens[strtoul(text, NULL, 10)];
     do {
-        int rc = pv_host_cycle(&s->ring, done, lengths, count, s->popped, max, 0);
+        int rc = pv_host_cycle(&turn, done, lengths, count, 0, 0);
         if (rc < 0)
             exit(3);
         for (int i = 0; i < (rc & 0xffff); i++)
             s->tokens[(uint16_t)s->popped[i].token] = s->popped[i].token;
-        max -= (uint32_t)rc & 0xffff;
         count = 0;
-    } while (max && pv_device_pending(&s->ring));
+    } while (turn.limit && pv_device_pending(&s->ring));
 }
 
 int main(int count, char **argument)

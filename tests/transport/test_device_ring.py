@@ -191,6 +191,55 @@ def test_completions_without_their_lengths_are_refused(
         scene.device.complete(tokens, lengths)
 
 
+def test_what_ended_in_order_goes_back_as_far_as_it_was_written() -> None:
+    """2.7.8: the used length is where the last byte written ends."""
+    scene = ready(3)
+    first, _, second, _, third, _ = scene.device.cycle([])
+    scene.device.write(first, 0, b"abc")
+    scene.device.write(second, 2, b"de")
+    scene.device.write(second, 0, b"f")
+    scene.device.write(third, 0, b"later")
+
+    scene.device.complete([], ended=2)
+    assert scene.ring.take_used() == [(0, 3), (2, 4)]
+    scene.device.cycle([], ended=1)
+    assert scene.ring.take_used() == [(4, 5)]
+
+
+def test_what_ended_in_order_does_not_go_back_twice() -> None:
+    scene = ready(3)
+    _, _, second, _, _, _ = scene.device.cycle([])
+    scene.device.write(second, 0, b"ab")
+    scene.device.cycle([second], ended=3)
+
+    assert scene.ring.take_used() == [(2, 2), (0, 0), (4, 0)]
+    assert scene.device.statistics().stale == 0
+
+
+def test_no_more_end_in_order_than_were_taken() -> None:
+    scene = ready(2)
+    scene.device.cycle([])
+    scene.device.complete([], ended=5)
+    scene.ring.offer(4)
+    scene.device.cycle([], ended=5)
+
+    assert scene.device.in_flight == 1
+    assert scene.ring.take_used() == [(0, 0), (2, 0)]
+
+
+def test_completions_without_lengths_count_what_was_written() -> None:
+    scene = ready(8, size=16)
+    tokens = scene.device.cycle([])[::2]
+    for token in tokens:
+        scene.device.write(token, 0, b"abc")
+    assert [scene.device.written(token) for token in tokens] == [3] * 8
+    scene.device.complete(array("Q", tokens))
+
+    assert scene.ring.take_used() == [(2 * n, 3) for n in range(8)]
+    assert [scene.device.written(token) for token in tokens] == [0] * 8
+    assert not any(scene.device.holds(token) for token in tokens)
+
+
 # Tokens.
 
 

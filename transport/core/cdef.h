@@ -6,7 +6,7 @@ struct pv_buffer { uint64_t out_addr; uint64_t in_addr; uint32_t out_len; uint32
 struct pv_used_elem { uint32_t id; uint32_t len; };
 struct pv_popped { uint64_t token; uint64_t sizes; };
 struct pv_node { uint64_t addr; ...; };
-struct pv_slot { uint32_t use; uint32_t readable; uint32_t writable; uint16_t in_flight; ...; };
+struct pv_slot { uint32_t use; uint32_t readable; uint32_t writable; uint32_t written; uint16_t in_flight; ...; };
 struct pv_driver_slot { uint32_t writable; uint16_t next; uint16_t count; };
 
 struct pv_inflight;
@@ -41,6 +41,7 @@ struct pv_driver_ring {
 #define PV_E_COUNT ...
 #define PV_CYCLE_CALL ...
 #define PV_CYCLE_STALLED ...
+#define PV_NO_LIMIT ...
 #define PV_RING_INDIRECT ...
 #define PV_RING_EVENT_IDX ...
 
@@ -49,8 +50,10 @@ int pv_device_start(struct pv_device_ring *r, const struct pv_memory *memory, co
                     struct pv_node *nodes, uint32_t node_count, uint32_t table_max, uint16_t generation, uint16_t avail, uint16_t used);
 struct pv_slot *pv_device_slot(const struct pv_device_ring *r, uint64_t token);
 
-int pv_host_cycle(struct pv_device_ring *r, const uint64_t *done, const uint32_t *lengths, uint32_t done_count, struct pv_popped *popped,
-                  uint32_t max, uint64_t spin_ns);
+struct pv_turn { struct pv_device_ring *ring; struct pv_popped *popped; uint32_t room; uint32_t limit; uint32_t taken; uint32_t ended; };
+int pv_host_turn(struct pv_turn *turn, uint32_t ended, uint64_t spin_ns);
+int pv_host_cycle(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended, uint64_t spin_ns);
+int pv_host_complete(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended);
 int pv_host_device_spin(struct pv_device_ring *r, uint64_t spin_ns);
 int pv_host_device_arm(struct pv_device_ring *r);
 int pv_host_device_disarm(struct pv_device_ring *r);

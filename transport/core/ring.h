@@ -49,6 +49,7 @@ struct pv_slot {
     uint32_t use;      /* counts pops of this head, so that a token is good once */
     uint32_t readable; /* bytes */
     uint32_t writable; /* bytes */
+    uint32_t written;  /* where the last byte written so far ends */
     uint16_t first;    /* node */
     uint16_t last;     /* node */
     uint16_t readable_nodes;
@@ -67,6 +68,9 @@ struct pv_slot {
 
 /* Descriptors after which a pop ends: bad chains and empty buffers keep no nodes, so that nothing else bounds its time (to 0.7 ms). */
 #define PV_POP_DESCS 65536u
+
+/* Heads fetched at once, with the lines of their descriptors on the way: as many as a CPU has misses outstanding, give or take. */
+#define PV_POP_HEADS 16u
 
 #define PV_HALF_WAY 0x8000u /* as far as can be from an index of 16 bits */
 
@@ -164,6 +168,12 @@ int pv_device_pop(struct pv_device_ring *r, struct pv_popped *popped, uint32_t m
 /* Give a chain back with `len` bytes written, not yet published. -PV_E_STALE for a token that is not in flight: dropped and counted. */
 int pv_device_complete(struct pv_device_ring *r, uint64_t token, uint32_t len);
 
+/* The same with as many bytes as were written through pv_device_write and its like. */
+int pv_device_end(struct pv_device_ring *r, uint64_t token);
+
+/* The same for `count` chains as pop returned them, but for those that were given back already. */
+void pv_device_end_taken(struct pv_device_ring *r, const struct pv_popped *popped, uint32_t count);
+
 /* Show all completed chains to the driver. 1 if it wants a call. */
 int pv_device_publish(struct pv_device_ring *r);
 
@@ -181,6 +191,13 @@ void pv_nodes_release(struct pv_device_ring *r, struct pv_slot *slot);
 static inline uint64_t pv_token(uint16_t generation, uint32_t use, uint16_t head)
 {
     return (uint64_t)generation << 48 | (uint64_t)use << 16 | head;
+}
+
+/* `count` bytes were written at `offset` of the writable part, both within it. */
+static inline void pv_slot_wrote(struct pv_slot *slot, uint32_t offset, uint32_t count)
+{
+    if (offset + count > slot->written)
+        slot->written = offset + count;
 }
 
 /* Also true of a broken ring, or who sleeps would never hear of it. */

@@ -94,10 +94,8 @@ static void await_nodes(struct pv_device_ring *r)
 }
 
 /* Take the next chain. 1, 0 if it was bad and went back, -PV_E_FULL if it has to wait, another -error if its head cannot be believed. */
-static int pop_one(struct pv_device_ring *r, struct pv_popped *popped)
+static int pop_one(struct pv_device_ring *r, uint16_t head, struct pv_popped *popped)
 {
-    uint16_t head = pv_load_once(&r->ring.avail[PV_RING_ENTRIES + (r->last_avail & r->ring.mask)]);
-
     if (head >= r->ring.size)
         return break_ring(r, -PV_E_HEAD_RANGE);
     struct pv_slot *slot = &r->slots[head];
@@ -124,8 +122,22 @@ static int pop_one(struct pv_device_ring *r, struct pv_popped *popped)
     return 1;
 }
 
+/* Copy up to `count` heads, and have their descriptors, which the driver's CPU wrote last, on their way while others are walked. */
+static uint32_t fetch_heads(struct pv_device_ring *r, uint16_t *heads, uint32_t count)
+{
+    if (count > PV_POP_HEADS)
+        count = PV_POP_HEADS;
+    for (uint32_t i = 0; i < count; i++) {
+        heads[i] = pv_load_once(&r->ring.avail[PV_RING_ENTRIES + ((r->last_avail + i) & r->ring.mask)]);
+        pv_prefetch(&r->ring.desc[heads[i] & r->ring.mask]);
+    }
+    return count;
+}
+
 int pv_device_pop(struct pv_device_ring *r, struct pv_popped *popped, uint32_t max)
 {
+    uint16_t heads[PV_POP_HEADS] = {0};
+    uint32_t next = 0, fetched = 0;
     uint32_t taken = 0;
 
     if (r->broken)
@@ -136,7 +148,11 @@ int pv_device_pop(struct pv_device_ring *r, struct pv_popped *popped, uint32_t m
     int left = offered(r);
     /* Bad chains count against the queue size too, so that a driver which sends nothing else cannot keep us here. */
     for (; left > 0 && taken < max && r->looked < PV_POP_DESCS; left--) {
-        int rc = pop_one(r, &popped[taken]);
+        if (next == fetched) {
+            fetched = fetch_heads(r, heads, (uint32_t)left < max - taken ? (uint32_t)left : max - taken);
+            next = 0;
+        }
+        int rc = pop_one(r, heads[next++], &popped[taken]);
         if (rc == -PV_E_FULL)
             break;
         if (rc < 0)
@@ -156,6 +172,18 @@ struct pv_slot *pv_device_slot(const struct pv_device_ring *r, uint64_t token)
     return slot->in_flight && pv_token(r->generation, slot->use, (uint16_t)head) == token ? slot : NULL;
 }
 
+static void finish(struct pv_device_ring *r, struct pv_slot *slot, uint16_t head, uint32_t len)
+{
+    if (len > slot->writable)
+        len = slot->writable; /* 2.7.8.2 */
+    pv_nodes_release(r, slot);
+    slot->in_flight = 0;
+    r->in_flight--;
+    r->completed++;
+    r->bytes_out += len;
+    push_used(r, head, len);
+}
+
 int pv_device_complete(struct pv_device_ring *r, uint64_t token, uint32_t len)
 {
     struct pv_slot *slot = pv_device_slot(r, token);
@@ -164,15 +192,29 @@ int pv_device_complete(struct pv_device_ring *r, uint64_t token, uint32_t len)
         r->stale++;
         return -PV_E_STALE;
     }
-    if (len > slot->writable)
-        len = slot->writable; /* 2.7.8.2 */
-    pv_nodes_release(r, slot);
-    slot->in_flight = 0;
-    r->in_flight--;
-    r->completed++;
-    r->bytes_out += len;
-    push_used(r, (uint16_t)token, len);
+    finish(r, slot, (uint16_t)token, len);
     return 0;
+}
+
+int pv_device_end(struct pv_device_ring *r, uint64_t token)
+{
+    struct pv_slot *slot = pv_device_slot(r, token);
+
+    if (!slot) {
+        r->stale++;
+        return -PV_E_STALE;
+    }
+    finish(r, slot, (uint16_t)token, slot->written);
+    return 0;
+}
+
+void pv_device_end_taken(struct pv_device_ring *r, const struct pv_popped *popped, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct pv_slot *slot = pv_device_slot(r, popped[i].token);
+        if (slot)
+            finish(r, slot, (uint16_t)popped[i].token, slot->written);
+    }
 }
 
 int pv_device_publish(struct pv_device_ring *r)
@@ -234,5 +276,8 @@ int64_t pv_device_write(struct pv_device_ring *r, uint64_t token, uint32_t offse
     node = slot->first;
     for (uint32_t skip = slot->readable_nodes; skip; skip--)
         node = r->nodes[node].next;
-    return copy_nodes(r, node, slot->writable_nodes, offset, (uint8_t *)from, len, true);
+    int64_t count = copy_nodes(r, node, slot->writable_nodes, offset, (uint8_t *)from, len, true);
+    if (count > 0)
+        pv_slot_wrote(slot, offset, (uint32_t)count);
+    return count;
 }

@@ -137,7 +137,7 @@ int pv_walk(struct pv_device_ring *r, uint16_t head, struct pv_slot *slot)
 {
     struct walk walk = {0};
 
-    slot->readable = slot->writable = 0;
+    slot->readable = slot->writable = slot->written = 0;
     slot->readable_nodes = slot->writable_nodes = 0;
     int rc = walk_ring(r, slot, &walk, head);
     r->looked += walk.looked;

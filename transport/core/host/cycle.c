@@ -57,13 +57,12 @@ static int spin(const uint16_t *index, uint16_t seen, uint64_t spin_ns)
 }
 
 struct cycle {
-    struct pv_device_ring *r;
+    struct pv_turn *turn;
     const uint64_t *done;
     const uint32_t *lengths;
-    struct pv_popped *popped;
+    uint32_t count;
+    uint32_t ended;
     uint64_t spin_ns;
-    uint32_t done_count;
-    uint32_t max;
 };
 
 /* What a turn does to the ring, and to the table of what is in hand if there is one. */
@@ -77,43 +76,89 @@ static inline int publish(struct pv_device_ring *r)
     return r->inflight ? pv_inflight_publish(r) : pv_device_publish(r);
 }
 
+static long complete(void *arg)
+{
+    struct cycle *c = arg;
+    struct pv_turn *turn = c->turn;
+    uint32_t left = turn->taken - turn->ended;
+    uint32_t ended = c->ended < left ? c->ended : left;
+
+    if (turn->ring->broken == PV_E_GONE)
+        return -PV_E_GONE;
+    for (uint32_t i = 0; i < c->count; i++) {
+        if (c->lengths)
+            pv_device_complete(turn->ring, c->done[i], c->lengths[i]);
+        else
+            pv_device_end(turn->ring, c->done[i]);
+    }
+    pv_device_end_taken(turn->ring, turn->popped + turn->ended, ended);
+    turn->ended += ended;
+    return publish(turn->ring) ? PV_CYCLE_CALL : 0;
+}
+
+static int take(struct pv_turn *turn)
+{
+    int taken = pop(turn->ring, turn->popped, turn->room < turn->limit ? turn->room : turn->limit);
+
+    turn->taken = taken > 0 ? (uint32_t)taken : 0;
+    turn->ended = 0;
+    if (turn->limit != PV_NO_LIMIT)
+        turn->limit -= turn->taken;
+    return taken;
+}
+
 static long cycle(void *arg)
 {
     struct cycle *c = arg;
-    struct pv_device_ring *r = c->r;
-    bool call;
+    struct pv_device_ring *r = c->turn->ring;
+    long call = complete(c);
 
-    if (r->broken == PV_E_GONE)
-        return -PV_E_GONE;
-    for (uint32_t i = 0; i < c->done_count; i++)
-        pv_device_complete(r, c->done[i], c->lengths[i]);
-    call = publish(r);
-    int taken = pop(r, c->popped, c->max);
+    if (call < 0)
+        return call;
+    int taken = take(c->turn);
     if (publish(r)) /* bad chains went back */
-        call = true;
-    if (taken == 0 && !call && c->max && c->spin_ns && spin(&r->ring.avail[PV_RING_IDX], r->last_avail, c->spin_ns)) {
-        taken = pop(r, c->popped, c->max);
-        call = publish(r);
+        call = PV_CYCLE_CALL;
+    if (taken == 0 && !call && c->turn->limit && c->spin_ns && spin(&r->ring.avail[PV_RING_IDX], r->last_avail, c->spin_ns)) {
+        taken = take(c->turn);
+        call = publish(r) ? PV_CYCLE_CALL : 0;
     }
     if (taken < 0 && !call)
         return taken;
-    return (taken < 0 ? 0 : taken) | (call ? PV_CYCLE_CALL : 0) | (pv_device_stalled(r) ? PV_CYCLE_STALLED : 0);
+    return (taken < 0 ? 0 : taken) | call | (pv_device_stalled(r) ? PV_CYCLE_STALLED : 0);
 }
 
 /* The same with a second guard: the table lies in memory of its own. */
 static long cycle_with_table(void *arg)
 {
-    struct pv_device_ring *r = ((struct cycle *)arg)->r;
+    struct pv_device_ring *r = ((struct cycle *)arg)->turn->ring;
 
     return guarded_by(r->inflight->memory, r, cycle, arg);
 }
 
-int pv_host_cycle(struct pv_device_ring *r, const uint64_t *done, const uint32_t *lengths, uint32_t done_count, struct pv_popped *popped,
-                  uint32_t max, uint64_t spin_ns)
+static long complete_with_table(void *arg)
 {
-    struct cycle c = {r, done, lengths, popped, spin_ns, done_count, max};
+    struct pv_device_ring *r = ((struct cycle *)arg)->turn->ring;
 
-    return (int)guarded(r, r->inflight ? cycle_with_table : cycle, &c);
+    return guarded_by(r->inflight->memory, r, complete, arg);
+}
+
+int pv_host_turn(struct pv_turn *turn, uint32_t ended, uint64_t spin_ns)
+{
+    return pv_host_cycle(turn, NULL, NULL, 0, ended, spin_ns);
+}
+
+int pv_host_cycle(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended, uint64_t spin_ns)
+{
+    struct cycle c = {turn, done, lengths, count, ended, spin_ns};
+
+    return (int)guarded(turn->ring, turn->ring->inflight ? cycle_with_table : cycle, &c);
+}
+
+int pv_host_complete(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended)
+{
+    struct cycle c = {turn, done, lengths, count, ended, 0};
+
+    return (int)guarded(turn->ring, turn->ring->inflight ? complete_with_table : complete, &c);
 }
 
 struct look {

@@ -14,12 +14,30 @@ enum pv_cycle_flags {
     PV_CYCLE_STALLED = 1 << 17, /* no room to take more until chains are completed */
 };
 
+/* What stays from turn to turn: the ring, and the chains taken last, of which the first `ended` are over. */
+struct pv_turn {
+    struct pv_device_ring *ring;
+    struct pv_popped *popped;
+    uint32_t room;  /* entries of `popped` */
+    uint32_t limit; /* how many more may be taken, PV_NO_LIMIT for any number */
+    uint32_t taken;
+    uint32_t ended;
+};
+
+#define PV_NO_LIMIT UINT32_MAX
+
 /*
- * One turn of a device server: complete `done_count` chains, publish them, take up to `max` new ones; if there are none and no call is
- * due, look for up to spin_ns. Returns the number taken plus flags, or -error; an error waits for the next turn if a call is due.
+ * One turn of a device server: complete the next `ended` of the chains taken last, as far as they were written, publish them, take new
+ * ones; if there are none and no call is due, look for up to spin_ns. Returns the number taken plus flags, or -error; an error waits for
+ * the next turn if a call is due.
  */
-int pv_host_cycle(struct pv_device_ring *r, const uint64_t *done, const uint32_t *lengths, uint32_t done_count, struct pv_popped *popped,
-                  uint32_t max, uint64_t spin_ns);
+int pv_host_turn(struct pv_turn *turn, uint32_t ended, uint64_t spin_ns);
+
+/* The same after `count` other chains: `lengths` used by each, or NULL for as far as they were written. */
+int pv_host_cycle(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended, uint64_t spin_ns);
+
+/* Complete and publish as pv_host_cycle does, and take none. Returns PV_CYCLE_CALL or 0, or -PV_E_GONE. */
+int pv_host_complete(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended);
 
 /* 1 if there is something to take or to be told (the ring is broken), 0 if not; `spin_ns` 0 looks once. */
 int pv_host_device_spin(struct pv_device_ring *r, uint64_t spin_ns);

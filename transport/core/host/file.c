@@ -62,9 +62,9 @@ static uint32_t total(const struct iovec *ranges, int count)
     return (uint32_t)bytes;
 }
 
-static int64_t move(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags, bool in)
+static int64_t move(struct pv_device_ring *r, const struct pv_slot *slot, uint32_t offset, int fd, int64_t position, uint32_t len, int flags,
+                    bool in)
 {
-    const struct pv_slot *slot = pv_device_slot(r, token);
     struct iovec ranges[RANGES];
     uint32_t moved = 0;
 
@@ -89,10 +89,15 @@ static int64_t move(struct pv_device_ring *r, uint64_t token, uint32_t offset, i
 
 int64_t pv_host_read_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags)
 {
-    return move(r, token, offset, fd, position, len, flags, true);
+    struct pv_slot *slot = pv_device_slot(r, token);
+    int64_t count = move(r, slot, offset, fd, position, len, flags, true);
+
+    if (count > 0)
+        pv_slot_wrote(slot, offset, (uint32_t)count);
+    return count;
 }
 
 int64_t pv_host_write_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags)
 {
-    return move(r, token, offset, fd, position, len, flags, false);
+    return move(r, pv_device_slot(r, token), offset, fd, position, len, flags, false);
 }
