@@ -28,7 +28,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check in
 FIXED := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 WARNINGS := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror -Itransport/core -I$(MACHINE)
 
-.PHONY: help install demo test lint bench fuzz soak clean setup-demo setup-checks
+.PHONY: help install demo test lint bench fuzz soak docs clean setup-demo setup-checks
 .PHONY: test-python test-c sanitized corpus replay lint-python lint-c lint-payload lint-wheel freestanding
 
 help:  ## list the targets
@@ -191,6 +191,11 @@ lint-payload: $(READY) setup-checks
 lint-wheel: $(BUILT)
 	@echo "== the wheel, installed and imported from elsewhere"
 	@$(BIN)/pytest -q -m wheel tests/test_wheel.py
+
+docs: $(BUILT)  ## write what the documentation has from the code
+	@$(BIN)/python -c 'import pathlib; from paravirt.transport.vhost_user import document; \
+	page = pathlib.Path("docs/vhost-user.md"); mark = "<!-- generated -->\n"; \
+	page.write_text(page.read_text().partition(mark)[0] + mark + document())'
 
 clean:  ## remove all that make made, .venv too
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

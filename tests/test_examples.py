@@ -83,7 +83,7 @@ def test_readme_runs_only_examples_that_are_there() -> None:
     assert {module.removeprefix("examples.") for module in modules} <= set(PROGRAMS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/vhost-user.md"])
 def test_page_has_one_sentence_a_line(page: str) -> None:
     prose = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     lines = [line for line in prose.splitlines() if not line.startswith(("|", "#"))]

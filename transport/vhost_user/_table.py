@@ -265,16 +265,42 @@ BACKEND_REQUESTS: Mapping[int, Message] = table(
 
 
 def document() -> str:
-    """Return both tables as text for people, a line a message."""
+    """Return both tables as Markdown, for `docs/vhost-user.md`; a test holds that it is current."""
     lines: list[str] = []
     for title, rows in ("Frontend to backend", REQUESTS), ("Backend to frontend", BACKEND_REQUESTS):
-        lines += [f"{title}", ""]
-        for row in rows.values():
-            answer = row.answer.__name__ if row.reply is Reply.OWN else "acknowledgement"
-            needs = "|".join(one.name or "" for one in Needs if one in row.needs) or "nothing"
-            lines.append(
-                f"{row.id:>2} {row.name}: {row.text} {row.payload.__name__} -> {answer};"
-                f" needs {needs}; {row.when.value}"
-            )
-        lines.append("")
+        lines += [f"### {title}", "", *_HEAD, *map(_document_row, rows.values()), ""]
     return "\n".join(lines)
+
+
+_HEAD = (
+    "| id | message | carries | answered with | needs | legal |",
+    "|---|---|---|---|---|---|",
+)
+
+
+def _document_row(row: Message) -> str:
+    answer = "0 or an error, if asked"
+    if row.reply is Reply.OWN:
+        answer = _carried(row.answer, row.answer_fds) + (", or nothing" if row.refusable else "")
+    needs = " or ".join(one.name or "" for one in Needs if one in row.needs)
+    cells = (
+        str(row.id),
+        f"`{row.name}`: {row.text}",
+        _carried(row.payload, row.fds),
+        answer,
+        needs,
+        "" if row.when is When.ANY else row.when.value,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _carried(payload: type[p.Payload], fds: tuple[int, int]) -> str:
+    """Say what bytes and descriptors there are."""
+    sizes = payload.sizes()
+    least, most = sizes.start, sizes.stop - 1
+    size = f"{least}" if least == most else f"{least} to {most}"
+    parts = [] if payload is p.Empty else [f"{payload.__name__}, {size} bytes"]
+    if fds[1]:
+        count = f"{fds[0]}" if fds[0] == fds[1] else f"{fds[0]} to {fds[1]}"
+        parts.append(f"{count} descriptor{'' if fds[1] == 1 else 's'}")
+    return " and ".join(parts) or "nothing"

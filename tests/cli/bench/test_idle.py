@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
-import pytest
 
 from paravirt.cli.bench import _connections
 from tests.cli.commands import command
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_connections_are_measured_and_the_server_is_ended(

@@ -40,7 +40,7 @@ def test_each_row_is_named_as_its_number() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=name)
 def test_row_is_documented(row: Message) -> None:
     assert row.text.endswith((".", "?"))
-    assert f"{row.id:>2} {row.name}: {row.text}" in document()
+    assert f"| {row.id} | `{row.name}`: {row.text} |" in document()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=name)
