@@ -71,12 +71,14 @@ def pytest_runtest_makereport(
     return report
 
 
-def guarded(test: Callable[P, Awaitable[None]]) -> Callable[P, Coroutine[object, object, None]]:
+def guarded(
+    test: Callable[P, Awaitable[None]], seconds: float
+) -> Callable[P, Coroutine[object, object, None]]:
     """Fail a test that waits for ever instead of hanging the run."""
 
     @functools.wraps(test)
     async def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        with trio.fail_after(GUARD_SECONDS):
+        with trio.fail_after(seconds):
             await test(*args, **kwargs)
 
     return run
@@ -88,7 +90,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function) or MOCK_CLOCKS & set(item.fixturenames):
             continue
         if inspect.iscoroutinefunction(item.obj):
-            item.obj = guarded(item.obj)
+            patience = item.get_closest_marker("patience")
+            item.obj = guarded(item.obj, patience.args[0] if patience else GUARD_SECONDS)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.tools import missing, need
 from tests.vm.machines import SETTINGS, Booted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 CACHE = Path(__file__).parents[2] / "build" / "vm"
 os.environ.setdefault("PARAVIRT_VM", str(CACHE))
@@ -65,3 +65,22 @@ def make_images(folder: Path) -> None:
     options = ["-O2", "-static", "-std=c11", "-Wall", "-Wextra", "-Werror"]
     source = Path(__file__).parent / "scatter.c"
     subprocess.run([compiler, *options, "-o", str(folder / "scatter"), str(source)], check=True)
+
+
+SAID = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Give the test a way to have a line printed at the end of the run."""
+    lines = request.config.stash.setdefault(SAID, [])
+    return lambda line: lines.append(f"{request.node.name}: {line}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests said."""
+    lines = terminalreporter.config.stash.get(SAID, list[str]())
+    if lines:
+        terminalreporter.section("what real machines did")
+    for line in lines:
+        terminalreporter.write_line(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from paravirt.transport import Status
 from paravirt.transport.wire.block import DEVICE_ID, HEADER, BlockType
@@ -18,12 +18,14 @@ DRIVER_FEATURES, DRIVER_FEATURES_SEL = 0x20, 0x24
 QUEUE_SEL, QUEUE_NUM, QUEUE_READY, QUEUE_NOTIFY = 0x30, 0x38, 0x44, 0x50
 STATUS, QUEUE_DESC, QUEUE_DRIVER, QUEUE_DEVICE, CONFIG = 0x70, 0x80, 0x90, 0xA0, 0x100
 QUEUES, BUFFERS = 0x200000, 0x300000
-ENTRIES = 8
 NEXT, WRITE = 1, 2
 
 
 class MmioDisk:
     """One disk; requests go one at a time."""
+
+    entries = 8
+    """Descriptors of a queue."""
 
     def __init__(self, bus: Qtest, base: int) -> None:
         self.bus = bus
@@ -31,7 +33,7 @@ class MmioDisk:
         self._sent: dict[int, int] = {}
 
     @classmethod
-    async def find(cls, bus: Qtest) -> MmioDisk:
+    async def find(cls, bus: Qtest) -> Self:
         """Find the one disk of the machine."""
         for base in SLOTS:
             if await bus.readl(base + DEVICE_TYPE) == DEVICE_ID:
@@ -92,7 +94,7 @@ class MmioDisk:
         ]
         await bus.write(ring, b"".join(table))
         index = self._sent.get(queue, 0)
-        await bus.write(ring + 0x1004 + 2 * (index % ENTRIES), bytes(2))
+        await bus.write(ring + 0x1004 + 2 * (index % self.entries), bytes(2))
         self._sent[queue] = index + 1
         await bus.write(ring + 0x1002, struct.pack("<H", index + 1))
         await self._put(QUEUE_NOTIFY, queue)
@@ -104,7 +106,7 @@ class MmioDisk:
         ring = self._ring(queue)
         await self.bus.write(ring, bytes(0x3000))
         await self._put(QUEUE_SEL, queue)
-        await self._put(QUEUE_NUM, ENTRIES)
+        await self._put(QUEUE_NUM, self.entries)
         for register, at in (QUEUE_DESC, 0), (QUEUE_DRIVER, 0x1000), (QUEUE_DEVICE, 0x2000):
             await self._put(register, ring + at)
             await self._put(register + 4, 0)
