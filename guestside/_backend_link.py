@@ -33,21 +33,15 @@ MEMORY_BASE = 1 << 20
 class VhostUserLink:
     """A `DriverLink` over a session; made by `connect_vhost_user`."""
 
+    lasting = False
+    """Whether another backend takes the place of one that goes away."""
+
     def __init__(
-        self,
-        session: Session,
-        bells: Bells,
-        *,
-        device_id: int,
-        queue_size: int,
-        memory_size: int,
-        lasting: bool,
+        self, session: Session, bells: Bells, *, device_id: int, queue_size: int, memory_size: int
     ) -> None:
         """Make memory, and take over the doorbells; nothing is shared yet."""
         self.session = session
-        """The backend: what it offered, what was agreed on, and a way to ask it. With `lasting`
-        another takes its place when it goes away.
-        """
+        """The backend: what it offered, what was agreed on, and a way to ask it."""
         self.device_id = device_id
         """The device type as the caller named it, 0 if not: vhost-user does not say."""
         self.device_features = session.features
@@ -70,7 +64,6 @@ class VhostUserLink:
         self.pool = (MEMORY_BASE, memory_size)
         self._bells = bells
         self._setup = Setup(self.memory, bells)
-        self._lasting = lasting
         self._turn = trio.Lock()
         """Whoever tells the backend something that takes several messages."""
         self._replaced = trio.Event()
@@ -121,7 +114,7 @@ class VhostUserLink:
                 async with self._turn:
                     return await work(self.session)
             except trio.BrokenResourceError:
-                if self.gone or not self._lasting:
+                if self.gone or not self.lasting:
                     raise
             await replaced.wait()
 
@@ -135,7 +128,7 @@ class VhostUserLink:
             try:
                 return await self.session.status()
             except trio.BrokenResourceError:
-                if self.gone or not self._lasting:
+                if self.gone or not self.lasting:
                     raise
         return Status(self._setup.status)
 
@@ -156,7 +149,7 @@ class VhostUserLink:
             try:
                 await self._setup.reset(self.session)
             except trio.BrokenResourceError:
-                if self.gone or not self._lasting:
+                if self.gone or not self.lasting:
                     raise
                 self._setup.forget()
         self.needs_reset = False

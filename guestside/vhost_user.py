@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator
 
+    from ._session import Session
+
 WANTED = (
     ProtocolFeature.MQ
     | ProtocolFeature.REPLY_ACK
@@ -70,32 +72,36 @@ async def connect_vhost_user(
     `trio.BrokenResourceError` for one that goes away. Leaving closes the connection and the shared
     memory. Cancelled, it has left nothing behind.
     """
-    wanted = protocol_features & WANTED
-    if reconnect:
-        wanted |= ProtocolFeature.INFLIGHT_SHMFD
-    session = await connect(path, dialect or Dialect(), wanted)
+    dialect = dialect or Dialect()
+    session = await _agree(path, dialect, protocol_features & WANTED, reconnect=reconnect)
     try:
-        if reconnect and ProtocolFeature.INFLIGHT_SHMFD not in session.agreed:
-            raise NegotiationError("no backend could take over: this one lacks INFLIGHT_SHMFD")
-        again = partial(connect, path, dialect or Dialect(), session.agreed)
         count = 1 if session.queues is None else session.queues
         bells = Bells(count if queues is None else min(count, queues), doorbell, call_doorbell)
         try:
             link = VhostUserLink(
-                session,
-                bells,
-                device_id=device_id,
-                queue_size=queue_size,
-                memory_size=memory_size,
-                lasting=reconnect,
+                session, bells, device_id=device_id, queue_size=queue_size, memory_size=memory_size
             )
         except BaseException:
             bells.close()
             raise
+        link.lasting = reconnect
+        again = partial(connect, path, dialect, session.agreed) if reconnect else None
         try:
-            async with Keeper(link, again if reconnect else None).keeping():
+            async with Keeper(link, again).keeping():
                 yield link
         finally:
             link.close()
     finally:
         session.channel.close()
+
+
+async def _agree(
+    path: str | os.PathLike[str], dialect: Dialect, wanted: ProtocolFeature, *, reconnect: bool
+) -> Session:
+    """Connect to the first backend."""
+    needed = ProtocolFeature.INFLIGHT_SHMFD if reconnect else ProtocolFeature(0)
+    session = await connect(path, dialect, wanted | needed)
+    if needed not in session.agreed:
+        session.channel.close()
+        raise NegotiationError("no backend could take over from this one: it lacks INFLIGHT_SHMFD")
+    return session
