@@ -45,13 +45,33 @@ class Session:
         self._rings = rings
         self._offer = offer
         self._refusals = 0
-        self._handlers: Mapping[int, Handler] = {
+        self._handlers: Mapping[int, Handler] = self._of_device() | self._of_queues()
+
+    def _of_device(self) -> dict[int, Handler]:
+        return {
             Request.GET_FEATURES: self._get_features,
             Request.SET_FEATURES: self._set_features,
             Request.SET_OWNER: self._nothing,
             Request.RESET_OWNER: self._reset,
-            Request.SET_MEM_TABLE: self._set_mem_table,
             Request.SET_LOG_FD: self._nothing,  # nothing is logged, and the descriptor is closed
+            Request.GET_PROTOCOL_FEATURES: self._get_protocol_features,
+            Request.SET_PROTOCOL_FEATURES: self._set_protocol_features,
+            Request.GET_QUEUE_NUM: self._get_queue_num,
+            Request.SEND_RARP: self._send_rarp,
+            Request.NET_SET_MTU: self._net_set_mtu,
+            Request.SET_BACKEND_REQ_FD: self._set_backend_req_fd,
+            Request.GET_CONFIG: self._get_config,
+            Request.SET_CONFIG: self._set_config,
+            Request.RESET_DEVICE: self._reset,
+            Request.SET_STATUS: self._set_status,
+            Request.GET_STATUS: self._get_status,
+            Request.GET_INFLIGHT_FD: self._get_inflight_fd,
+            Request.SET_INFLIGHT_FD: self._set_inflight_fd,
+        }
+
+    def _of_queues(self) -> dict[int, Handler]:
+        return {
+            Request.SET_MEM_TABLE: self._set_mem_table,
             Request.SET_VRING_NUM: self._set_vring_num,
             Request.SET_VRING_ADDR: self._set_vring_addr,
             Request.SET_VRING_BASE: self._set_vring_base,
@@ -59,24 +79,11 @@ class Session:
             Request.SET_VRING_KICK: self._set_vring_kick,
             Request.SET_VRING_CALL: self._set_vring_call,
             Request.SET_VRING_ERR: self._set_vring_err,
-            Request.GET_PROTOCOL_FEATURES: self._get_protocol_features,
-            Request.SET_PROTOCOL_FEATURES: self._set_protocol_features,
-            Request.GET_QUEUE_NUM: self._get_queue_num,
             Request.SET_VRING_ENABLE: self._set_vring_enable,
-            Request.SEND_RARP: self._send_rarp,
-            Request.NET_SET_MTU: self._net_set_mtu,
-            Request.SET_BACKEND_REQ_FD: self._set_backend_req_fd,
-            Request.GET_CONFIG: self._get_config,
-            Request.SET_CONFIG: self._set_config,
-            Request.RESET_DEVICE: self._reset,
             Request.VRING_KICK: self._vring_kick,
             Request.GET_MAX_MEM_SLOTS: self._get_max_mem_slots,
             Request.ADD_MEM_REG: self._add_mem_reg,
             Request.REM_MEM_REG: self._rem_mem_reg,
-            Request.SET_STATUS: self._set_status,
-            Request.GET_STATUS: self._get_status,
-            Request.GET_INFLIGHT_FD: self._get_inflight_fd,
-            Request.SET_INFLIGHT_FD: self._set_inflight_fd,
             Request.GET_SHMEM_CONFIG: self._get_shmem_config,
         }
 
