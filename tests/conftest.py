@@ -10,7 +10,6 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
-import hypothesis
 import pytest
 import trio
 
@@ -27,13 +26,9 @@ SEED = int(os.environ.get("PARAVIRT_SEED") or random.SystemRandom().getrandbits(
 REPEAT = f"repeat with PARAVIRT_SEED={SEED}"
 MOCK_CLOCKS = {"mock_clock", "autojump_clock"}
 
-# Two busy cores make timing of single examples meaningless. In CI hypothesis has a profile of its
-# own (fixed examples); `make soak` goes on looking for new ones.
-hypothesis.settings.register_profile("paravirt", deadline=None, print_blob=True)
-hypothesis.settings.register_profile("sanitized", deadline=None, print_blob=True, max_examples=30)
-hypothesis.settings.register_profile("soak", deadline=None, print_blob=True, max_examples=2000)
-if not os.environ.get("CI"):
-    hypothesis.settings.load_profile("paravirt")
+
+if "PARAVIRT_NESTED" not in os.environ:  # its CPU is emulated: 10 s to import what nothing uses
+    importlib.import_module("tests.profiles")
 
 
 def core_path() -> str:

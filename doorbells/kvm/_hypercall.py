@@ -11,7 +11,6 @@ import threading
 from abc import abstractmethod
 from collections import Counter
 from typing import ClassVar, Final
-from weakref import WeakKeyDictionary
 
 from ._boot_page import BellKind, GuestKick
 from ._guest_bell import DoorbellRefused, ExitSource, GuestBell, refused_by_kernel
@@ -25,7 +24,8 @@ _GUEST_OS_ID_MSR: Final = 0x40000000
 _GUEST_OS_ID: Final = 1 << 63 | 1
 
 _lock: Final = threading.Lock()
-_users: Final[WeakKeyDictionary[ExitSource, Counter[type[Hypercall]]]] = WeakKeyDictionary()
+# Of each virtual machine, by its descriptor: what has no user has no entry.
+_users: Final[dict[int, Counter[type[Hypercall]]]] = {}
 
 
 class Hypercall(GuestBell):
@@ -41,14 +41,15 @@ class Hypercall(GuestBell):
         if reason := refusal(self.name):
             raise DoorbellRefused(f"{self.name}: {reason}")
         with _lock:
-            users = _users.setdefault(exits, Counter())
-            for other in +users:
+            users = _users.get(exits.vm_fd, Counter())
+            for other in users:
                 if other.takes_all is not self.takes_all:
                     reason = f"KVM has one handler for all hypercalls, and {other.name} uses it"
                     raise DoorbellRefused(f"{self.name}: {reason}")
             with refused_by_kernel(self.name):
                 kick = self._switch_and_register(exits, queue, first=not users[type(self)])
             users[type(self)] += 1
+            _users[exits.vm_fd] = users
             return kick
 
     def _switch_and_register(self, exits: ExitSource, queue: int, *, first: bool) -> GuestKick:
@@ -63,10 +64,15 @@ class Hypercall(GuestBell):
 
     def _deassign(self, exits: ExitSource, kick: GuestKick) -> None:
         with _lock:
-            users = _users[exits]
-            self._unregister(exits, kick)
+            users = _users[exits.vm_fd]
             users[type(self)] -= 1
-            if not users[type(self)]:
+            last = not users[type(self)]
+            if last:
+                del users[type(self)]
+            if not users:
+                del _users[exits.vm_fd]
+            self._unregister(exits, kick)
+            if last:
                 self._switch(exits, on=False)
 
     @abstractmethod

@@ -169,6 +169,10 @@ class PageMachine:
             return Exit(reason, address=address, value=called)
         return Exit(reason)
 
+    def text(self, size: int) -> bytes:
+        """Return the first bytes of the guest's instruction as they are now."""
+        return self._page[:size]
+
     @property
     def result(self) -> int:
         """What is in EAX."""
