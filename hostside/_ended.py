@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from paravirt.transport import PeerError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,7 +22,7 @@ class EndedRing:
     The ring itself would still write to guest memory, and keep it mapped.
     """
 
-    concurrent = call_due = stalled = False
+    concurrent = call_due = stalled = rejects = False
     in_flight = left_behind = 0
 
     def __init__(self, ring: DeviceRing | EndedRing) -> None:
@@ -70,6 +72,10 @@ class EndedRing:
         """Find nothing."""
         del token
         return 0
+
+    def take_reject(self) -> PeerError:
+        """Return why nothing is taken."""
+        return PeerError("the queue ended")
 
     def pending(self) -> bool:
         """Say that there is nothing."""

@@ -157,6 +157,8 @@ class DeviceQueue:
             self._ring_call()
         elif published:
             self._suppressed += 1
+        if ring.rejects:
+            self._on_error(self, ring.take_reject())
         if flat:
             self._accept(flat)
             if spin_ns and window is not None:

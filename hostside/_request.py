@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from ._queue import DeviceQueue
 
 
+READ_MOST = 4 << 20
+"""Bytes that a `read` without a size may allocate. A guest can claim 4 GiB in each request, of the
+same page again and again; the longest that Linux sends by itself are a disk's, of 4 MiB."""
+
+
 class RequestError(Exception):
     """The request cannot be done: `Device.fail` tells the guest `status`, a code of its type."""
 
@@ -68,9 +73,12 @@ class Request(msgspec.Struct, gc=False, eq=False):
 
     @trio.lowlevel.enable_ki_protection
     def read(self, size: int | None = None) -> bytes:
-        """Take the next `size` bytes, or all that are left; short, at last empty, at the end."""
+        """Take the next `size` bytes, or all that are left; short, at last empty, at the end.
+
+        Without a size no more than `READ_MOST` at once.
+        """
         left = (self._sizes >> 32) - self._taken
-        size = left if size is None else min(size, left)
+        size = min(READ_MOST if size is None else size, left)
         if size <= 0:
             return b""
         data = self._queue.ring.read(self.id, self._taken, size)

@@ -16,7 +16,7 @@ from ._queue import DeviceQueue
 from ._workers import Workers, apart, plain
 
 if TYPE_CHECKING:
-    from paravirt.transport import ConfigSpace
+    from paravirt.transport import Cause, ConfigSpace
     from paravirt.transport.link import DeviceLink
 
     from ._device import Device
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ("serve",)
 
 _log = logging.getLogger("paravirt.server")
+
+TELL_NS = 1_000_000_000
+"""Between two lines of the log about one fault of a queue: a guest can repeat it at each kick."""
 
 
 @trio.lowlevel.enable_ki_protection
@@ -74,6 +77,7 @@ class Server:
         self._features = 0
         self._resets = 0
         self._bug: BaseException | None = None
+        self._tell_after: dict[tuple[int, Cause | None], int] = {}
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
@@ -217,8 +221,12 @@ class Server:
             raise rest
 
     def peer_error(self, queue: DeviceQueue, error: PeerError) -> None:
-        """Take what the peer did to a queue."""
-        _log.warning("queue %d: %s", queue.index, error)
+        """Take what the peer did to a queue: it is signalled, and told of now and then."""
+        what = queue.index, error.cause
+        now = current_loop().clock()
+        if now >= self._tell_after.get(what, now):
+            self._tell_after[what] = now + TELL_NS
+            _log.warning("queue %d: %s", queue.index, error)
         self._link.signal_error(queue.index)
         if isinstance(error, MemoryGone):
             self._link.close_device_end()  # next_change then says that the peer has gone

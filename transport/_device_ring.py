@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._core import ffi, lib
-from ._errors import ERRNO_BASE, Cause, MemoryGone, check
+from ._errors import ERRNO_BASE, Cause, MemoryGone, PeerError, check
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -28,6 +28,7 @@ if lib.PV_E_COUNT != ERRNO_BASE:
 BATCH = 256
 _CALL: int = lib.PV_CYCLE_CALL
 _STALLED: int = lib.PV_CYCLE_STALLED
+_BAD: int = lib.PV_CYCLE_BAD
 _COUNT_MASK = 0xFFFF
 _BYTES = ffi.typeof("char[]")
 _HEADER_BYTES = 64
@@ -95,6 +96,8 @@ class DeviceRing:
         """Whether the last turn found that the driver wants a call."""
         self.stalled = False
         """Whether no more chains can be taken until some are completed."""
+        self.rejects = False
+        """Whether chains went back unserved, for a reason that `take_reject` has."""
         self._table = memory.table
         self._popped = ffi.new("struct pv_popped[]", min(BATCH, geometry.size))
         self._words = ffi.cast("uint64_t *", self._popped)
@@ -133,8 +136,8 @@ class DeviceRing:
 
         Returns the new chains as a flat list: token, sizes, token, sizes..., where sizes is
         readable << 32 | writable bytes. With none there and no call due, looks for up to `spin_ns`
-        without the interpreter lock. Sets `call_due` and `stalled`. Arrays are taken as they are,
-        lists are copied.
+        without the interpreter lock. Sets `call_due`, `stalled` and `rejects`. Arrays are taken as
+        they are, lists are copied.
 
         Raises `RingBroken` or `MemoryGone`, once no call is due any more.
         """
@@ -144,10 +147,11 @@ class DeviceRing:
             rc: int = _cycle(self._turn, *_to_c(done, lengths), ended, spin_ns)
         else:
             rc = _turn(self._turn, ended, spin_ns)
-        self.call_due = self.stalled = False
+        self.call_due = self.stalled = self.rejects = False
         if rc > _COUNT_MASK:
             self.call_due = rc & _CALL != 0
             self.stalled = rc & _STALLED != 0
+            self.rejects = rc & _BAD != 0
             rc &= _COUNT_MASK
         if rc <= 0:
             check(rc)
@@ -165,6 +169,12 @@ class DeviceRing:
         tokens, used, count = _to_c(done, lengths)
         rc: int = lib.pv_host_complete(self._turn, tokens, used, count, ended)
         return rc == _CALL
+
+    def take_reject(self) -> PeerError:
+        """Return why the last chain went back unserved, once; `rejects` says that one did."""
+        cause = Cause(self._ring.bad)
+        self._ring.bad = 0
+        return PeerError(f"bad chain: {cause.text}", cause=cause)
 
     def holds(self, token: int) -> bool:
         """Say whether the device has this chain now."""

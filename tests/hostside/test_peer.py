@@ -38,6 +38,26 @@ async def test_a_bad_chain_never_reaches_the_device(autojump_clock: MockClock) -
         assert device.statistics().queues[0].rejected == {"address": 2}
 
 
+async def test_bad_chains_are_told_of_and_signalled_now_and_then(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every turn that met some rings the error descriptor; the log has a line a second."""
+    signals: list[int] = []
+    async with by_hand(Parked()) as hand:
+        monkeypatch.setattr(hand.link, "signal_error", signals.append)
+        lines: list[int] = []
+        for pause in 0.0, 0.0, 2.0, 0.0:
+            await trio.sleep(pause)
+            hand.offer_bad()
+            hand.show()
+            await settled()
+            lines.append(len(caplog.records))
+
+    assert lines == [1, 1, 2, 2]
+    assert signals == [0] * 4
+    assert "queue 0: bad chain: an address lies outside" in caplog.text
+
+
 async def test_a_broken_queue_does_not_hold_up_the_others(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from paravirt.hostside import Device, Request
+from paravirt.hostside import Device, Request, _request
 
 from .serving import Hand, by_hand, served
 
@@ -75,6 +75,16 @@ async def test_a_read_is_short_at_the_end_then_empty() -> None:
     found, _ = await ask(lambda r: (r.read(99), r.read(1), r.read()))
 
     assert found == (b"0123456789", b"", b"")
+
+
+async def test_a_read_without_a_size_is_short_of_what_only_a_liar_sends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A guest may claim 4 GiB in each request."""
+    monkeypatch.setattr(_request, "READ_MOST", 4)
+    found, _ = await ask(lambda r: (r.read(), r.read(5), r.read()))
+
+    assert found == (b"0123", b"45678", b"9")
 
 
 async def test_a_read_of_nothing_consumes_nothing() -> None:

@@ -341,6 +341,24 @@ async def test_memory_that_is_taken_away_ends_only_the_connection(left: int) -> 
     await still_serves(device)
 
 
+async def test_bad_chain_is_signalled_and_the_queue_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its head goes back with length 0; there is nobody else to tell."""
+    async with attached(Echo()) as frontend:
+        await frontend.bring_up()
+        queue = frontend.queues[0]
+        assert queue.ring.add([(1 << 50, 1)]) is not None
+        queue.ring.publish()
+        queue.kick.ring()
+
+        await queue.error.wait()
+
+        assert queue.ring.reap()
+        assert await frontend.echo(b"good") == b"good"
+    assert "bad chain" in caplog.text
+
+
 async def test_broken_ring_is_signalled_and_other_queues_go_on() -> None:
     async with attached(Echoes(), queues=2) as frontend:
         await frontend.bring_up()

@@ -95,6 +95,7 @@ struct pv_device_ring {
     uint16_t published;  /* the used index as last stored */
     uint16_t in_flight;
     uint16_t broken; /* enum pv_error, 0 while it works */
+    uint16_t bad;    /* enum pv_error of the last chain that went back unserved, 0 once somebody was told */
     uint64_t popped;
     uint64_t completed;
     uint64_t stale; /* completions dropped: late or second */

@@ -109,6 +109,7 @@ static int pop_one(struct pv_device_ring *r, uint16_t head, struct pv_popped *po
     r->last_avail++;
     if (rc) {
         r->rejected[-rc]++;
+        r->bad = (uint16_t)-rc;
         push_used(r, head, 0);
         return 0;
     }

@@ -124,7 +124,8 @@ static long cycle(void *arg)
     }
     if (taken < 0 && !call)
         return taken;
-    return (taken < 0 ? 0 : taken) | call | (pv_device_stalled(r) ? PV_CYCLE_STALLED : 0);
+    call |= pv_device_stalled(r) ? PV_CYCLE_STALLED : 0;
+    return (taken < 0 ? 0 : taken) | call | (r->bad ? PV_CYCLE_BAD : 0);
 }
 
 /* The same with a second guard: the table lies in memory of its own. */

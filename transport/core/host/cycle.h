@@ -12,6 +12,7 @@
 enum pv_cycle_flags {
     PV_CYCLE_CALL = 1 << 16,    /* the driver wants a call */
     PV_CYCLE_STALLED = 1 << 17, /* no room to take more until chains are completed */
+    PV_CYCLE_BAD = 1 << 18,     /* chains went back unserved: `bad` says why, and is the caller's to clear */
 };
 
 /* What stays from turn to turn: the ring, and the chains taken last, of which the first `ended` are over. */
