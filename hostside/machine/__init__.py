@@ -10,4 +10,6 @@ from ._errors import (
     MachineError as MachineError,
     Registers as Registers,
 )
+from ._irqfd import Irqfd as Irqfd
+from ._link import MachineLink as MachineLink
 from ._machine import Machine as Machine, MachineStatistics as MachineStatistics

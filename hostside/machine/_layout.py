@@ -30,7 +30,6 @@ _TSS_HEAD: Final = 104
 _BITMAP: Final = 65536 // 8
 """A zero bit permits a port. IOPL alone does not permit OUT on every host."""
 _INTERRUPT_GATE: Final = 0x8E
-_USER_GATE: Final = 0xEE
 _DOUBLE_FAULT: Final = 8
 GDT_LIMIT: Final = lib.PV_TASK + 16 * lib.PV_VCPUS - 1
 IDT_LIMIT: Final = 256 * 16 - 1
@@ -99,14 +98,12 @@ def _mapped(size: int) -> Iterator[int]:
 
 
 def _idt() -> bytes:
-    """Send faults to the machine, INT 0x80 to the halt, and all else to the interrupt handler."""
+    """Send faults to the machine, and all else to the interrupt handler."""
     rows: list[bytes] = []
     for vector in range(256):
         if vector < 32:
             ist = vector == _DOUBLE_FAULT
             rows.append(_gate(lib.pv_stub_fault_address(vector), _INTERRUPT_GATE, ist))
-        elif vector == lib.PV_HALT_VECTOR:
-            rows.append(_gate(lib.pv_stub_halt_address(), _USER_GATE))
         else:
             rows.append(_gate(lib.pv_stub_interrupt_address(), _INTERRUPT_GATE))
     return b"".join(rows)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 import trio
 
-from paravirt.doorbells.kvm import BellKind, BootPage
+from paravirt.doorbells.kvm import BellKind, BootPage, GuestKick, PioIoeventfd
 from paravirt.transport import Memory, Region
 
 from . import _elf, _layout
 from ._console import Console
+from ._irqfd import Irqfd
 from ._kvm import lib
+from ._plug import BELLS, Plug
 from ._run import Run
 from ._vm import Vm
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from paravirt.doorbells import DoorbellMaker
+    from paravirt.transport.link import DeviceModel
+
+    from ._link import MachineLink
     from ._vcpu import Vcpu
 
 MEMORY_SIZE: Final = 64 << 20
@@ -63,7 +69,11 @@ class Machine:
         self.memory_size = memory_size
         self.ring = ring
         self._vcpu_count = vcpus
-        self._entry: int | None = None
+        self.links: list[MachineLink] = []
+        """The devices, in the order in which they were plugged in."""
+        self._kicks: list[GuestKick] = []
+        self._end = lib.PV_PAYLOAD
+        self._loaded = False
         self._running = False
 
     async def __aenter__(self) -> Self:
@@ -101,6 +111,9 @@ class Machine:
     ) -> None:
         if self._running:
             raise RuntimeError("the machine is left while it runs: cancel `run` first")
+        for link in self.links:
+            link.close_driver_end()
+            link.close_device_end()
         self.boot.close()
         self._vm.close()
         self.memory.close()
@@ -111,21 +124,55 @@ class Machine:
         Raises ValueError for one that does not fit, OSError if it cannot be read, RuntimeError
         without pyelftools (`paravirt[kvm]`).
         """
-        self._entry, end = _elf.load(elf, self.memory, self.memory_size)
-        pool = -(-end // 4096) * 4096
+        entry, self._end = _elf.load(elf, self.memory, self.memory_size)
+        for vcpu in self._vm.vcpus:
+            vcpu.reset(entry=entry, ring=self.ring, boot=lib.PV_BOOT)
+        self._loaded = True
+
+    def plug(
+        self,
+        device: DeviceModel,
+        *,
+        doorbell: DoorbellMaker = PioIoeventfd,
+        call_doorbell: DoorbellMaker = Irqfd,
+        features: int = ~0,
+    ) -> MachineLink:
+        """Put a device behind a register block; serve it with `hostside.serve(device, link)`.
+
+        `doorbell` makes the kick of each queue, `call_doorbell` the call. `features` masks what is
+        offered to the driver. The link is closed with the machine.
+
+        Raises ValueError for a device that virtio does not allow, for a doorbell that no guest can
+        ring, or when there is no room for its queues; DoorbellRefused for one that this host lacks;
+        trio.BusyResourceError while the machine runs.
+        """
+        self._check_idle()
+        slot, first = len(self.links), len(self._kicks)
+        if slot == lib.PV_DEVICES or first + len(device.queue_sizes) > BELLS:
+            raise ValueError(f"no room: {lib.PV_DEVICES} devices with {BELLS} queues in all")
+        plug = Plug(self._vm, self.memory, slot=slot, first_bell=first, ring=self.ring)
+        link = plug.make(device, doorbell, call_doorbell, features)
+        self.links.append(link)
+        for kick in plug.kicks:
+            self.boot.put_bell(len(self._kicks), kick)
+            self._kicks.append(kick)
+        return link
+
+    def _describe(self) -> None:
+        """Tell the guest what it has: all that does not change while it runs."""
+        pool = -(-self._end // 4096) * 4096
+        always = (BellKind.NONE, BellKind.PIO, BellKind.MMIO, BellKind.VMPORT)
         self.boot.describe_machine(
             vendor=self._vm.vendor(),
             cpl=self.ring,
-            kinds=(BellKind.NONE, BellKind.PIO, BellKind.MMIO, BellKind.VMPORT),
+            kinds=(*always, *(kick.kind for kick in self._kicks)),
             console=lib.PV_CONSOLE,
             device=lib.PV_BLOCK,
             pool=pool,
             pool_size=self.memory_size - pool,
             vector=lib.PV_VECTOR,
-            queues=0,
+            queues=len(self._kicks),
         )
-        for vcpu in self._vm.vcpus:
-            vcpu.reset(entry=self._entry, ring=self.ring, boot=lib.PV_BOOT)
 
     def arguments(self, *values: int) -> None:
         """Tell the payload what to run; up to 16 numbers of 64 bits, the rest is 0."""
@@ -147,10 +194,10 @@ class Machine:
         Raises GuestFault, GuestStalled or another MachineError with the registers, RuntimeError
         without a payload, trio.BusyResourceError if it runs already.
         """
-        if self._entry is None:
+        if not self._loaded:
             raise RuntimeError("there is nothing to run: load a payload first")
-        if self._running:
-            raise trio.BusyResourceError("the machine runs already")
+        self._check_idle()
+        self._describe()
         self._running = True
         self.console.set_ended(False)
         try:
@@ -161,7 +208,18 @@ class Machine:
 
     def _access(self, vcpu: Vcpu) -> None:
         """Serve an access to a register block, in the thread of the vCPU."""
-        vcpu.exit.data = 0
+        exits = vcpu.exit
+        slot, offset = divmod(int(exits.address - lib.PV_BLOCK), int(lib.PV_WINDOW))
+        if slot < len(self.links):
+            value = exits.data if exits.write else None
+            exits.data = self.links[slot].access(offset, exits.width, value)
+        else:
+            lib.pv_stray(self._vm.c)
+            exits.data = 0
+
+    def _check_idle(self) -> None:
+        if self._running:
+            raise trio.BusyResourceError("the machine runs")
 
     def statistics(self) -> MachineStatistics:
         """Count what happened so far."""

@@ -33,11 +33,10 @@ class Run:
         self._ends: list[int | Exception] = []
         self._ended = trio.Event()
         self._stalled = False
+        self._over = False
 
     async def run(self, stall: float | None, task_status: trio.TaskStatus[None]) -> int:
         """Run all vCPUs; returns the guest's code when every thread has left the guest."""
-        for vcpu in self._vcpus:
-            vcpu.allow()
         async with trio.open_nursery() as nursery:
             try:
                 for vcpu in self._vcpus:
@@ -47,6 +46,7 @@ class Run:
                     nursery.start_soon(self._watch, stall)
                 await self._ended.wait()
             finally:  # the nursery then waits for the threads, which nothing can interrupt
+                self._over = True
                 for vcpu in self._vcpus:
                     vcpu.stop()
             nursery.cancel_scope.cancel()
@@ -79,15 +79,19 @@ class Run:
 
     def _live(self, vcpu: Vcpu) -> int | None:
         """Run a vCPU in this thread; returns the code that it ended with, None if stopped."""
-        while (left := vcpu.enter()) != lib.PV_LEFT_STOPPED:
-            if left == lib.PV_LEFT_ACCESS:
-                self._access(vcpu)
-            elif left == lib.PV_LEFT_CODE:
-                code: int = vcpu.exit.data
-                return code
-            else:
-                raise_for(left, vcpu, self._memory)
-        return None
+        while True:
+            vcpu.allow()
+            vcpu.do_chores()
+            if self._over:  # looked at after `allow`, which undoes a stop
+                return None
+            while (left := vcpu.enter()) != lib.PV_LEFT_STOPPED:
+                if left == lib.PV_LEFT_ACCESS:
+                    self._access(vcpu)
+                elif left == lib.PV_LEFT_CODE:
+                    code: int = vcpu.exit.data
+                    return code
+                else:
+                    raise_for(left, vcpu, self._memory)
 
     async def _watch(self, stall: float) -> None:
         """End a run in which for `stall` seconds no vCPU left the guest."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Any, Final
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 from . import _layout
 from ._errors import Registers
 from ._ioctl import ioctl
 from ._kvm import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ()  # of use to this room only
 
@@ -22,6 +26,7 @@ _CODE, _DATA, _TASK = 11, 3, 11
 _APIC_SPURIOUS: Final = 0xF0
 _APIC_ENABLED: Final = 0x1FF
 _CPUID_ROOM: Final = 256  # entries; KVM fills about 60
+_LEAVES, _HYPERVISOR_LEAVES = 0xFFFFFF00, 0x40000000
 
 
 class Vcpu:
@@ -38,6 +43,7 @@ class Vcpu:
             raise
         self._run = ffi.from_buffer("struct kvm_run *", self._map, require_writable=True)
         self._machine = machine  # which must live as long
+        self._chores: deque[Callable[[], None]] = deque()
         self._c = ffi.new("struct pv_vcpu *")
         self._c.machine, self._c.run, self._c.fd = machine, self._run, self._fd
 
@@ -70,6 +76,19 @@ class Vcpu:
     def stop(self) -> None:
         """Make `enter` return soon, and each later one at once; from any thread."""
         lib.pv_vcpu_stop(self._c)
+
+    def post(self, chore: Callable[[], None]) -> None:
+        """Have something done to the vCPU by its own thread, before that enters the guest again.
+
+        KVM makes everybody else wait until the vCPU comes out by itself.
+        """
+        self._chores.append(chore)
+        self.stop()
+
+    def do_chores(self) -> None:
+        """Do what was posted; for the thread of the vCPU."""
+        while self._chores:
+            self._chores.popleft()()
 
     def allow(self) -> None:
         """Let `enter` run the guest again."""
@@ -122,15 +141,18 @@ class Vcpu:
         )
         ioctl(self._fd, "KVM_SET_LAPIC", apic)
 
-    def set_cpuid(self, kvm_fd: int) -> None:
-        """Give the vCPU all the features that KVM has."""
-        cpuid = ffi.new("struct kvm_cpuid2 *", [_CPUID_ROOM, 0, _CPUID_ROOM])
-        ioctl(kvm_fd, "KVM_GET_SUPPORTED_CPUID", cpuid)
-        ioctl(self._fd, "KVM_SET_CPUID2", cpuid)
-        leaf = next(row for row in cpuid.entries[0 : cpuid.nent] if row.function == 0)
-        self.vendor = b"".join(
-            part.to_bytes(4, "little") for part in (leaf.ebx, leaf.edx, leaf.ecx)
-        )
+    def set_cpuid(self, kvm_fd: int, *, hyperv: bool = False) -> None:
+        """Give the vCPU all the features that KVM has, in its own name or in Hyper-V's."""
+        cpuid = _supported(kvm_fd, "KVM_GET_SUPPORTED_CPUID")
+        rows = [cpuid.entries[index] for index in range(cpuid.nent)]
+        if hyperv:
+            theirs = _supported(kvm_fd, "KVM_GET_SUPPORTED_HV_CPUID")
+            rows = [row for row in rows if row.function & _LEAVES != _HYPERVISOR_LEAVES]
+            rows += [theirs.entries[index] for index in range(theirs.nent)]
+        ioctl(self._fd, "KVM_SET_CPUID2", ffi.new("struct kvm_cpuid2 *", [len(rows), 0, rows]))
+        leaf = next(row for row in rows if row.function == 0)
+        name = (leaf.ebx, leaf.edx, leaf.ecx)
+        self.vendor = b"".join(part.to_bytes(4, "little") for part in name)
 
     def write_msr(self, index: int, value: int) -> None:
         """Write a model-specific register. Raises OSError if KVM refuses it."""
@@ -154,6 +176,12 @@ class Vcpu:
         ioctl(self._fd, "KVM_GET_MP_STATE", state)
         halted: bool = state.mp_state == lib.KVM_MP_STATE_HALTED
         return halted
+
+
+def _supported(kvm_fd: int, request: str) -> Any:
+    cpuid = ffi.new("struct kvm_cpuid2 *", [_CPUID_ROOM, 0, _CPUID_ROOM])
+    ioctl(kvm_fd, request, cpuid)
+    return cpuid
 
 
 def _segment(segment: Any, selector: int, kind: int, ring: int, *, long: bool = False) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from paravirt.doorbells.kvm import Vendor
@@ -24,6 +26,10 @@ _FIRST_GSI: Final = 24
 """Those before are the pins of the interrupt controller."""
 _MSI: Final = 0xFEE00000
 """Where message-signalled interrupts are written; bits 12 to 19 choose the CPU."""
+_HYPERV_MSRS: Final = range(0x40000000, 0x40000200)
+"""Hyper-V's; those of Xen follow (hyperv-tlfs.h, KVM_XEN_HVM_CONFIG)."""
+_ROUTING: Final = struct.Struct("<II")  # struct kvm_irq_routing: nr, flags; routes follow
+_ROUTE: Final = struct.Struct("<IIIIIII20x")  # ..._entry: gsi, type, flags, pad; address, data
 _LIKE_AMD: Final = (b"AuthenticAMD", b"HygonGenuine")
 
 
@@ -98,14 +104,23 @@ class Vm:
     def add_interrupt(self, vector: int, vcpu: int = 0) -> int:
         """Return the number of a new interrupt, which comes to a vCPU as a vector."""
         self._routing.append((vector, vcpu))
-        rows = ffi.new("struct kvm_irq_routing *", [0, 0, len(self._routing)])
-        rows.nr = len(self._routing)
+        table = bytearray(_ROUTING.pack(len(self._routing), 0))
         for index, (data, cpu) in enumerate(self._routing):
-            row = rows.entries[index]
-            row.gsi, row.type = _FIRST_GSI + index, lib.KVM_IRQ_ROUTING_MSI
-            row.u.msi.address_lo, row.u.msi.data = _MSI | cpu << 12, data
-        ioctl(self.fd, "KVM_SET_GSI_ROUTING", rows)
+            kind, address = lib.KVM_IRQ_ROUTING_MSI, _MSI | cpu << 12
+            table += _ROUTE.pack(_FIRST_GSI + index, kind, 0, 0, address, 0, data)
+        ioctl(self.fd, "KVM_SET_GSI_ROUTING", ffi.from_buffer(table))
         return _FIRST_GSI + len(self._routing) - 1
+
+    def write_msr(self, index: int, value: int) -> None:
+        """Write a model-specific register of the first vCPU before that enters the guest again.
+
+        One of Hyper-V's makes the vCPU show Hyper-V's CPUID leaves, without which KVM has no such
+        register; a vCPU that has run keeps the CPUID that it had.
+        """
+        first = self.vcpus[0]
+        if index in _HYPERV_MSRS and not first.entries:
+            first.set_cpuid(self._kvm, hyperv=True)
+        first.post(partial(first.write_msr, index, value))
 
     def set_irqfd(self, fd: int, gsi: int, *, on: bool) -> None:
         """Make an eventfd raise an interrupt, or no more."""

@@ -27,9 +27,10 @@
 #define PV_VCPUS 16 /* as many as there are stacks for */
 
 #define PV_BLOCK 0xd0000000 /* the register block of device i at 0x1000 * i */
-#define PV_BELL_PAGE 0xd0100000 /* doorbells by a store, for device i at 0x1000 * i */
+#define PV_BELL_PAGE 0xd0100000 /* doorbells by a store, for device i at 0x1000 * i: that of all its queues, then those of each */
+#define PV_BELL_OWN 0x400
 #define PV_WINDOW 0x1000
-#define PV_DEVICES 256 /* as many as there are register blocks */
+#define PV_DEVICES 32 /* more than the 64 bells of a boot page are good for */
 #define PV_CONSOLE 0xd0200000
 #define PV_EXIT 0xd0200008
 #define PV_FAULT 0xd0200010
@@ -42,7 +43,6 @@
 #define PV_SHARED_PORT 0xb000 /* one port for all queues of device i, at 4 * i */
 
 #define PV_VECTOR 0x30 /* of the first device's interrupts; those of the next follow */
-#define PV_HALT_VECTOR 0x80
 
 #define PV_CODE_0 0x08 /* selectors */
 #define PV_DATA_0 0x10

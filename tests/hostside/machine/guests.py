@@ -16,7 +16,7 @@ _HEAD = """
     .globl _start
 _start:
 """
-_PLACES = ("CONSOLE", "EXIT", "FAULT", "BLOCK", "BELL_PAGE", "BELL_PORT", "BOOT", "HALT_VECTOR")
+_PLACES = ("CONSOLE", "EXIT", "FAULT", "BLOCK", "BELL_PAGE", "BELL_PORT", "BOOT")
 EXIT = """
     mov $EXIT, %edx
     movl ${}, (%rdx)

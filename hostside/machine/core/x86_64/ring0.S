@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ring-0 part of every guest: what interrupts, faults and `int $0x80` end in. Copied to PV_STUBS, so nothing here may depend on where
+ * The ring-0 part of every guest: what interrupts, faults and a HLT in ring 3 end in. Copied to PV_STUBS, so nothing here may depend on where
  * it was linked: jumps are relative, and what lies in guest memory is named by its absolute address.
  *
  * The payload is compiled without a red zone, so a stub may use its stack when it runs in ring 0 itself.
@@ -9,8 +9,8 @@
 
     .section .note.GNU-stack, "", @progbits
     .section .rodata
-    .globl pv_stubs, pv_stubs_end, pv_stub_interrupt, pv_stub_halt, pv_stub_faults
-    .hidden pv_stubs, pv_stubs_end, pv_stub_interrupt, pv_stub_halt, pv_stub_faults
+    .globl pv_stubs, pv_stubs_end, pv_stub_interrupt, pv_stub_faults
+    .hidden pv_stubs, pv_stubs_end, pv_stub_interrupt, pv_stub_faults
     .balign 16
 pv_stubs:
 
@@ -21,19 +21,6 @@ pv_stub_interrupt:
     mov $(PV_LOCAL_APIC + PV_APIC_EOI), %eax
     movl $0, (%rax)
     pop %rax
-    iretq
-
-/* int $0x80: sleep until the count of interrupts is not %rdi any more. STI lets none in before the HLT behind it, so none is missed. */
-pv_stub_halt:
-    push %rax
-1:  cli
-    mov PV_BOOT + PV_BOOT_INTERRUPTS, %rax
-    cmp %rdi, %rax
-    jne 2f
-    sti
-    hlt
-    jmp 1b
-2:  pop %rax
     iretq
 
 /* The faults: all entries have the same length, so the machine finds each by its vector. */
@@ -76,8 +63,8 @@ pv_stub_fault:
     jmp *PV_BOOT + PV_BOOT_UNDEFINED
 
 /*
- * A HLT in ring 3: sleep for it until the count of interrupts is not %rdi any more. Not every KVM has an INT n for guests; this one works
- * on all.
+ * A HLT in ring 3: sleep for it until the count of interrupts is not %rdi any more. STI lets none in before the HLT behind it, so none is
+ * missed. (An INT n would be the usual way in, but there are KVMs in which a guest has none.)
  */
 3:  testb $3, 32(%rsp)
     jz 1b

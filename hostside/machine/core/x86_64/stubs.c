@@ -3,7 +3,7 @@
 
 #include "layout.h"
 
-extern const char pv_stubs[], pv_stubs_end[], pv_stub_interrupt[], pv_stub_halt[], pv_stub_faults[];
+extern const char pv_stubs[], pv_stubs_end[], pv_stub_interrupt[], pv_stub_faults[];
 
 #define ENTRY_SIZE 16 /* as ring0.S aligns them */
 
@@ -20,11 +20,6 @@ uint32_t pv_stub_size(void)
 uint64_t pv_stub_interrupt_address(void)
 {
     return PV_STUBS + (uint64_t)(pv_stub_interrupt - pv_stubs);
-}
-
-uint64_t pv_stub_halt_address(void)
-{
-    return PV_STUBS + (uint64_t)(pv_stub_halt - pv_stubs);
 }
 
 uint64_t pv_stub_fault_address(uint32_t vector)

@@ -8,6 +8,5 @@
 const char *pv_stub_code(void);
 uint32_t pv_stub_size(void);
 uint64_t pv_stub_interrupt_address(void);
-uint64_t pv_stub_halt_address(void);
 uint64_t pv_stub_fault_address(uint32_t vector);
 #endif

@@ -1,0 +1,251 @@
+"""One device of a machine: its register block for the guest, its DeviceLink for the server."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from paravirt.doorbells import EventFd
+from paravirt.transport import DeviceRing, DeviceState, NegotiationError, PeerError, RingGeometry
+from paravirt.transport.link import Change, ConfigWrite, DriverReady, QueueStart, QueueStop, Reset
+from paravirt.transport.mmio import (
+    Access,
+    ConfigWritten,
+    Effect,
+    Interrupt,
+    Kicked,
+    MmioState,
+    QueueStopped,
+    Refusal,
+    ResetBegun,
+    Started,
+    access,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paravirt.doorbells import Doorbell
+    from paravirt.transport import Memory
+
+    from ._irqfd import Irqfd
+
+__all__ = ("MachineLink",)
+
+
+class MachineLink:
+    """A `DeviceLink` whose driver is in the guest.
+
+    The vCPUs' threads come in by `access`, the server by the rest. Made by `Machine.plug`.
+    """
+
+    def __init__(
+        self,
+        device: DeviceState,
+        memory: Memory,
+        kicks: Sequence[Doorbell],
+        calls: Sequence[Doorbell],
+        changed: Irqfd,
+    ) -> None:
+        self.kicks = kicks
+        """The doorbell of each queue that the guest rings."""
+        self.calls = calls
+        """The doorbell of each queue that the device rings."""
+        self.changed = changed
+        """Interrupts the guest for a change of the configuration space or of the status."""
+        self._memory = memory
+        ranges = (range(r.addr, r.addr + r.size) for r in memory.regions)
+        self._state = MmioState.create(device, ranges)
+        self._lock = threading.RLock()
+        self._control = EventFd()
+        self._changes: deque[Change] = deque()
+        self._rings: dict[int, DeviceRing] = {}
+        self._refused: Counter[str] = Counter()
+        self._generation = 0
+        self._served = False
+        self._gone = False
+        self._driver_gone = False
+
+    # For the vCPUs.
+
+    def access(self, offset: int, width: int, value: int | None) -> int:
+        """Serve a load or a store of the guest, in the vCPU's thread; returns what a load gives."""
+        with self._lock:
+            answer = access(self._state, Access(offset, width, value))
+            self._state = answer.state
+            if answer.refusal is not None:
+                self._refused[answer.refusal] += 1
+            if answer.effect is not None:
+                self._do(answer.effect)
+            return answer.value
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Kicked(queue):
+                with suppress(trio.ClosedResourceError):
+                    self.kicks[queue].ring()
+            case Started():
+                self._start()
+            case ResetBegun():
+                self._reset()
+            case QueueStopped(queue):
+                self._stop(queue)
+            case ConfigWritten(offset, data):
+                self._change(ConfigWrite(offset, data, self._config_taken))
+
+    def _start(self) -> None:
+        if self._gone:
+            self.need_reset()
+            return
+        self._generation += 1
+        try:
+            for index, queue in enumerate(self._state.device.queues):
+                if queue.enabled:
+                    self._rings[index] = self._ring(index)
+        except (PeerError, ValueError):
+            self._refused[Refusal.ADDRESS] += 1
+            self._rings.clear()
+            self.need_reset()
+            return
+        for index, ring in self._rings.items():
+            self._change(QueueStart(index, ring, self.kicks[index], self.calls[index]))
+        self._change(DriverReady())
+
+    def _ring(self, index: int) -> DeviceRing:
+        device = self._state.device
+        queue = device.queues[index]
+        geometry = RingGeometry(
+            size=queue.size,
+            desc=queue.desc,
+            driver=queue.driver,
+            device=queue.device,
+            features=device.features,
+        )
+        return DeviceRing(self._memory, geometry, generation=self._generation)
+
+    def _reset(self) -> None:
+        self._rings.clear()
+        self._changes.clear()
+        if self._served and not self._gone:
+            self._change(Reset(self._reset_done))
+        else:
+            self._reset_done()
+
+    def _reset_done(self) -> None:
+        with self._lock:
+            self._state = self._state.reset_done()
+
+    def _stop(self, queue: int) -> None:
+        done = partial(self._stopped, queue)
+        if self._served and not self._gone:
+            self._change(QueueStop(queue, done))
+        else:
+            self._changes = deque(c for c in self._changes if not _starts(c, queue))
+            done()
+
+    def _stopped(self, queue: int) -> None:
+        with self._lock:
+            if self._rings.pop(queue, None) is not None:
+                self._state = self._state.queue_stopped(queue)
+
+    def _config_taken(self, refusal: Exception | None = None) -> None:
+        if isinstance(refusal, NegotiationError):
+            with self._lock:
+                self._refused[Refusal.CONFIG] += 1
+
+    def _change(self, change: Change) -> None:
+        if not self._gone:
+            self._changes.append(change)
+            self._control.ring()
+
+    def used(self) -> None:
+        """Note that an interrupt for a used buffer is about to come (4.2.2.1)."""
+        if not self._state.registers.interrupt & Interrupt.USED:
+            with self._lock:
+                self._state = self._state.raised(Interrupt.USED)
+
+    # For the server.
+
+    async def next_change(self) -> Change | None:
+        """Wait for what the driver does next; None when the machine or this end is closed."""
+        self._served = True
+        await trio.lowlevel.checkpoint()
+        while (change := self._take_change()) is None:
+            if self._driver_gone or self._gone:
+                return None
+            try:
+                await self._control.wait()
+            except trio.ClosedResourceError:
+                return None
+        return change
+
+    def _take_change(self) -> Change | None:
+        with self._lock:
+            return self._changes.popleft() if self._changes else None
+
+    def set_config(self, config: bytes) -> None:
+        """Replace the configuration space and interrupt the guest (4.2.2.1)."""
+        with self._lock:
+            self._state = self._state.changed(lambda device: device.set_config(config))
+            self._tell_driver()
+
+    def need_reset(self) -> None:
+        """Set DEVICE_NEEDS_RESET and interrupt the guest (2.1.2)."""
+        with self._lock:
+            self._state = self._state.changed(DeviceState.need_reset)
+            self._tell_driver()
+
+    def _tell_driver(self) -> None:
+        if self._state.device.live and not self._gone:
+            self._state = self._state.raised(Interrupt.CONFIG)
+            with suppress(trio.ClosedResourceError):
+                self.changed.ring()
+
+    def signal_error(self, queue: int) -> None:
+        """Do nothing: a register block has no error descriptor; the counters have it."""
+
+    def close_device_end(self) -> None:
+        """Close this end; the guest then finds a device that needs a reset. Idempotent."""
+        with self._lock:
+            if self._gone:
+                return
+            if self._state.device.resetting:  # nobody is left who could say that it is done
+                self._state = self._state.reset_done()
+            self.need_reset()
+            self._gone = True
+            self._rings.clear()
+            for bell in (*self.kicks, *self.calls, self.changed, self._control):
+                bell.close()
+
+    # For the machine and whoever looks on.
+
+    def close_driver_end(self) -> None:
+        """Let the server end: the machine is gone. Idempotent."""
+        with self._lock:
+            self._driver_gone = True
+            if not self._gone:
+                self._control.ring()
+
+    @property
+    def state(self) -> MmioState:
+        """The register block as it is now."""
+        return self._state
+
+    def ring(self, queue: int) -> DeviceRing | None:
+        """Return the device's end of a queue that runs."""
+        return self._rings.get(queue)
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How often the guest did what it may not, by cause (`transport.mmio.Refusal`)."""
+        with self._lock:
+            return dict(self._refused)
+
+
+def _starts(change: Change, queue: int) -> bool:
+    return isinstance(change, QueueStart) and change.queue == queue
