@@ -31,28 +31,17 @@ def load(elf: Path | bytes, memory: Memory, size: int) -> Loaded:
     """
     name = "the payload" if isinstance(elf, bytes) else str(elf)
     data = elf if isinstance(elf, bytes) else elf.read_bytes()
-    image = _parse(name, data)
-    segments = [s for s in image.iter_segments() if s["p_type"] == "PT_LOAD" and s["p_memsz"]]
-    if not segments:
-        raise ValueError(f"{name} has nothing to load")
-    for segment in segments:
-        start, end = _place(name, segment, size)
-        content: bytes = segment.data()
+    entry, segments = _parse(name, data)
+    for start, end, content in segments:
+        if not lib.PV_PAYLOAD <= start <= end <= size or len(content) > end - start:
+            room = f"a payload has {lib.PV_PAYLOAD:#x} to {size:#x}"
+            raise ValueError(f"{name} wants {start:#x} to {end:#x}; {room}")
         memory.write(start, content + bytes(end - start - len(content)))
-    return Loaded(image["e_entry"], max(_place(name, s, size)[1] for s in segments))
+    return Loaded(entry, max(end for _, end, _ in segments))
 
 
-def _place(name: str, segment: Any, size: int) -> tuple[int, int]:
-    start: int = segment["p_paddr"]
-    end: int = start + segment["p_memsz"]
-    if not lib.PV_PAYLOAD <= start <= end <= size or segment["p_filesz"] > segment["p_memsz"]:
-        raise ValueError(
-            f"{name} wants {start:#x} to {end:#x}; a payload has {lib.PV_PAYLOAD:#x} to {size:#x}"
-        )
-    return start, end
-
-
-def _parse(name: str, data: bytes) -> Any:
+def _parse(name: str, data: bytes) -> tuple[int, list[tuple[int, int, bytes]]]:
+    """Return the entry, and of each segment its place, its end and what the file has of it."""
     try:
         from elftools.common.exceptions import ELFError
         from elftools.elf.elffile import ELFFile
@@ -60,9 +49,20 @@ def _parse(name: str, data: bytes) -> Any:
         raise RuntimeError("payloads are read by pyelftools: pip install 'paravirt[kvm]'") from None
     try:
         image: Any = ELFFile(io.BytesIO(data))
-    except (ELFError, ValueError, KeyError) as error:
-        raise ValueError(f"{name} is no ELF file: {error}") from None
-    kind = (image["e_ident"]["EI_CLASS"], image["e_machine"], image["e_type"])
+        kind = (image["e_ident"]["EI_CLASS"], image["e_machine"], image["e_type"])
+        found = [_segment(row) for row in image.iter_segments() if row["p_type"] == "PT_LOAD"]
+    except (ELFError, ValueError, KeyError, OverflowError) as error:
+        raise ValueError(f"{name} is no whole ELF file: {error}") from None
     if kind != ("ELFCLASS64", "EM_X86_64", "ET_EXEC"):
         raise ValueError(f"{name} is no static program for x86-64, linked at its place: {kind}")
-    return image
+    segments = [row for row in found if row[1] > row[0]]
+    if not segments:
+        raise ValueError(f"{name} has nothing to load")
+    return image["e_entry"], segments
+
+
+def _segment(row: Any) -> tuple[int, int, bytes]:
+    content: bytes = row.data()
+    if len(content) != row["p_filesz"]:
+        raise ValueError("it ends inside of a segment")
+    return row["p_paddr"], row["p_paddr"] + row["p_memsz"], content

@@ -19,6 +19,7 @@ from ._run import Run
 from ._vm import Vm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -117,6 +118,16 @@ class Machine:
         self.boot.close()
         self._vm.close()
         self.memory.close()
+
+    @property
+    def vm(self) -> Vm:
+        """The virtual machine, for what else KVM can do with it."""
+        return self._vm
+
+    @property
+    def vcpus(self) -> Sequence[Vcpu]:
+        """The vCPUs; their registers are theirs while they do not run."""
+        return self._vm.vcpus
 
     def load(self, elf: Path | bytes) -> None:
         """Put a payload into memory; the next `run` starts it.

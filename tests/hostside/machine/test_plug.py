@@ -76,13 +76,15 @@ async def test_guest_is_interrupted(asleep: bool, ring: int) -> None:
         machine.arguments(*Task(program=Program.IDLE, count=3, interrupt=asleep).arguments())
         await nursery.start(machine.run)
         assert await machine.console.line() == "asleep"
-        for count in range(3):
+        taken = 0
+        while link.state.device.status:  # two that come close together wake it once
             link.calls[0].ring()
-            while machine.boot.interrupts <= count:
+            while machine.boot.interrupts == taken and link.state.device.status:
                 await trio.lowlevel.checkpoint()
+            taken = machine.boot.interrupts
 
         assert "program=idle status=ok" in await machine.console.line()
-        assert machine.boot.interrupts == 3
+        assert taken >= 3
         nursery.cancel_scope.cancel()
 
 

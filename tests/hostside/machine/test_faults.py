@@ -1,0 +1,166 @@
+"""A guest that cannot go on: a clear error with its registers, never a hang."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from paravirt.hostside.machine import GuestFault, GuestStalled, Machine
+from paravirt.hostside.machine._faults import unknown
+from paravirt.hostside.machine._kvm import lib
+from tests.hostside.machine.guests import ends
+
+if TYPE_CHECKING:
+    from tests.hostside.machine.conftest import Guest
+
+pytestmark = pytest.mark.kvm
+
+NOWHERE = 0xC0000000  # between memory and devices
+NO_IDT = """
+    lea nothing(%rip), %rax
+    lidt (%rax)
+    ud2
+    .balign 8
+nothing:
+    .quad 0, 0
+"""
+
+
+async def fault(guest: Guest, source: str, ring: int, stall: float | None = None) -> GuestFault:
+    """Run a guest that does not go well and return what is raised."""
+    async with Machine(ring=ring) as machine:
+        machine.load(guest(source))
+        with pytest.raises(GuestFault) as caught:
+            await machine.run(stall=stall)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("ud2", "invalid opcode"),
+        ("xor %ecx, %ecx\n div %ecx", "division error"),
+        ("mov $0x4000, %eax\n mov %eax, %ds", "general protection fault"),
+    ],
+    ids=["ud", "de", "gp"],
+)
+async def test_fault_is_named_with_its_place(
+    guest: Guest, ring: int, source: str, said: str
+) -> None:
+    error = await fault(guest, "mov $0x7777, %ebx\n" + source, ring)
+
+    assert said in str(error)
+    assert error.registers is not None
+    assert error.registers.values["rbx"] == 0x7777
+    assert lib.PV_PAYLOAD <= error.registers.values["rip"] < lib.PV_PAYLOAD + 64
+    assert "rbx=0x7777" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("source", "way"),
+    [("movl $1, (%rdx)", "write to"), ("mov (%rdx), %eax", "read of"), ("jmp *%rdx", "")],
+    ids=["write", "read", "jump"],
+)
+async def test_unmapped_memory_is_named(guest: Guest, ring: int, source: str, way: str) -> None:
+    error = await fault(guest, f"mov ${NOWHERE}, %edx\n{source}", ring)
+
+    assert f"page fault (#PF), the {way}" in str(error)
+    assert f"{NOWHERE:#x}" in str(error)
+
+
+async def test_stack_that_is_gone_is_a_fault_in_ring_3(guest: Guest) -> None:
+    """The ring-0 code has a stack of its own."""
+    error = await fault(guest, f"mov ${NOWHERE}, %esp\n push %rax", ring=3)
+
+    assert "page fault" in str(error)
+
+
+async def test_triple_fault_is_told_as_one(guest: Guest) -> None:
+    error = await fault(guest, NO_IDT, ring=0)
+
+    assert "triple fault" in str(error)
+    assert error.registers is not None
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "said"),
+    [
+        (17, 1, "cannot emulate the instruction at 0x200000: 0f 0b"),
+        (17, 2, "for reason 17"),
+        (9, 0x80000021, "refused to enter the guest, reason 0x80000021"),
+        (99, 0, "for reason 99"),
+    ],
+)
+async def test_what_kvm_says_is_passed_on(
+    guest: Guest, reason: int, detail: int, said: str
+) -> None:
+    async with Machine() as machine:
+        machine.load(guest("ud2"))
+        vcpu = machine.vcpus[0]
+        vcpu.exit.data, vcpu.exit.address = reason, detail
+
+        error = unknown(vcpu, machine.memory)
+
+    assert said in str(error)
+    assert error.registers is not None
+
+
+async def test_local_interrupt_controller_is_not_for_ring_3(guest: Guest) -> None:
+    error = await fault(guest, "mov $0xfee000b0, %edx\n movl $0, (%rdx)", ring=3)
+
+    assert "page fault" in str(error)
+
+
+async def test_place_that_is_no_memory_although_mapped_is_named(guest: Guest) -> None:
+    """A ring-0 guest maps what it likes: here 0xc0000000, by the page directory of that GiB."""
+    source = f"""
+        mov $0x7000, %ebx
+        mov ${NOWHERE | 0x83}, %eax
+        mov %rax, (%rbx)
+        mov ${NOWHERE}, %edx
+        invlpg (%rdx)
+        movl $1, (%rdx)
+    """
+    error = await fault(guest, source, ring=0)
+
+    assert f"wrote to {NOWHERE:#x}, where there is neither memory nor a device" in str(error)
+
+
+async def test_record_of_a_fault_is_not_believed(guest: Guest, ring: int) -> None:
+    """The guest itself reports a fault, with a record outside of memory."""
+    error = await fault(guest, "mov $FAULT, %edx\n movq $-64, (%rdx)", ring)
+
+    assert "outside of memory" in str(error)
+
+
+async def test_guest_that_sleeps_for_ever_is_ended(guest: Guest, ring: int) -> None:
+    source = "mov 56(%rdi), %rdi\n 1: sti\n hlt\n jmp 1b" if ring == 0 else "xor %edi, %edi\n hlt"
+    async with Machine(ring=ring) as machine:
+        machine.load(guest(source))
+        with pytest.raises(GuestStalled, match="sleeps and nothing wakes it"):
+            await machine.run(stall=0.2)
+
+
+async def test_machine_is_of_use_after_a_fault(guest: Guest) -> None:
+    async with Machine() as machine:
+        machine.load(guest("ud2"))
+        with pytest.raises(GuestFault):
+            await machine.run()
+        machine.load(guest(ends(5)))
+
+        assert await machine.run() == 5
+
+
+async def test_invalid_opcode_goes_to_the_handler_that_ring_0_named(guest: Guest) -> None:
+    """As a payload does that tries the other vendor's hypercall."""
+    source = """
+        lea mend(%rip), %rax
+        mov %rax, 2256(%rdi)    /* undefined_handler */
+        ud2
+    """
+    source += ends(9) + "mend:\n addq $2, (%rsp)\n iretq"
+    async with Machine(ring=0) as machine:
+        machine.load(guest(source))
+
+        assert await machine.run() == 9

@@ -1,0 +1,127 @@
+"""A host that has no KVM for a machine: one clear line each."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from paravirt.hostside.machine import KvmUnavailable, Machine
+from paravirt.hostside.machine._host import (
+    check_architecture,
+    check_capabilities,
+    check_version,
+    open_kvm,
+    why_closed,
+)
+from paravirt.hostside.machine._ioctl import ioctl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def line(error: BaseException) -> str:
+    """Return what is said, which has to be one line."""
+    text = str(error)
+    assert "\n" not in text
+    return text
+
+
+def test_missing_device_says_what_to_load(tmp_path: Path) -> None:
+    with pytest.raises(KvmUnavailable) as caught:
+        open_kvm(str(tmp_path / "kvm"))
+
+    assert "load kvm_intel or kvm_amd" in line(caught.value)
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_device_without_permission_says_which_group() -> None:
+    text = why_closed("/dev/kvm", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+    assert "usermod -aG kvm" in text
+
+
+def test_device_that_fails_otherwise_says_why() -> None:
+    assert "Device or resource busy" in why_closed(
+        "/dev/kvm", OSError(errno.EBUSY, "Device or resource busy")
+    )
+
+
+def test_file_that_is_no_kvm_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "kvm"
+    path.touch()
+    with pytest.raises(KvmUnavailable) as caught:
+        open_kvm(str(path))
+
+    assert "is no KVM" in line(caught.value)
+
+
+@pytest.mark.parametrize("version", [0, 11, 13])
+def test_other_interface_is_refused(version: int) -> None:
+    with pytest.raises(KvmUnavailable, match="update the kernel") as caught:
+        check_version(version)
+
+    assert f"version {version}" in line(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    ["KVM_CAP_IRQCHIP", "KVM_CAP_IRQFD", "KVM_CAP_IOEVENTFD", "KVM_CAP_IMMEDIATE_EXIT"],
+)
+def test_missing_capability_is_named(lacking: str) -> None:
+    with pytest.raises(KvmUnavailable) as caught:
+        check_capabilities(lambda name: int(name != lacking))
+
+    assert lacking in line(caught.value)
+
+
+def test_kvm_with_all_capabilities_is_taken() -> None:
+    check_capabilities(lambda _: 1)
+    check_version(12)
+
+
+@pytest.mark.parametrize("name", ["aarch64", "riscv64", "i686"])
+def test_other_cpu_is_told_that_there_is_no_ring_0_code_for_it(name: str) -> None:
+    with pytest.raises(KvmUnavailable, match="x86-64 only") as caught:
+        check_architecture(name)
+
+    assert name in line(caught.value)
+
+
+async def test_machine_without_kvm_raises_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "paravirt.hostside.machine._vm.open_kvm", lambda: open_kvm(str(tmp_path / "kvm"))
+    )
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(KvmUnavailable):
+        async with Machine():
+            pass
+
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_failed_ioctl_is_named(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file, pytest.raises(OSError, match="KVM_CREATE_VM"):
+        ioctl(file.fileno(), "KVM_CREATE_VM", 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"memory_size": 0},
+        {"memory_size": 3 << 20},
+        {"memory_size": (4 << 20) + 4096},
+        {"memory_size": 4 << 30},
+        {"vcpus": 0},
+        {"vcpus": 17},
+        {"ring": 1},
+    ],
+    ids=str,
+)
+def test_machine_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError):
+        Machine(**wrong)
