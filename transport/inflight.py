@@ -8,15 +8,12 @@ keeps (core/host/inflight.h); here it is made, read and taken up again. Split ri
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ._core import ffi, lib
 from ._errors import PeerError
 from ._memory import Memory
 from ._region import Region
-
-if TYPE_CHECKING:
-    from ._geometry import RingGeometry
 
 __all__ = ("Inflight", "InflightFile", "table_size")
 
@@ -73,25 +70,24 @@ class InflightFile:
             region.close()
             raise
 
-    def take_up(self, queue: int, geometry: RingGeometry, memory: Memory) -> Inflight:
+    def take_up(self, queue: int, size: int, *, avail: int, used: int) -> Inflight:
         """Read the table of a queue that is about to start, and make it right.
 
-        Its ring lies in `memory`, as the driver sees it. Raises `PeerError` for a table that cannot
-        be true: nothing is then known of the queue, and it must not run. Raises `MemoryGone` if the
-        peer took either away.
+        The queue has `size` descriptors, and `avail` and `used` are the indices that its ring has.
+        Raises `PeerError` for a table that cannot be true: nothing is then known of the queue, and
+        it must not run. Raises `MemoryGone` if the peer took the file away.
         """
-        if queue >= self.queues or geometry.size > self.queue_size:
+        if queue >= self.queues or size > self.queue_size:
             raise PeerError(
-                f"queue {queue} has size {geometry.size}: the inflight file is for {self.queues}"
-                f" queues of up to {self.queue_size}"
+                f"queue {queue} has size {size}: the inflight file is for {self.queues} queues of"
+                f" up to {self.queue_size}"
             )
-        used = _index(memory, geometry.device)
         found = _Table(self._memory, queue, queue * table_size(self.queue_size), self.queue_size)
         if found.fresh:
             return found.begin(used)
-        heads = found.in_hand(geometry.size, used)
-        offered = (_index(memory, geometry.driver) - used) & 0xFFFF
-        if not len(heads) <= offered <= geometry.size:
+        heads = found.in_hand(size, used)
+        offered = (avail - used) & 0xFFFF
+        if not len(heads) <= offered <= size:
             found.refuse(f"{len(heads)} chains in hand, of {offered} that the driver offered")
         return found.settle(used, heads)
 
@@ -221,8 +217,3 @@ def _check_room(needed: int, size: int, offset: int) -> None:
         raise PeerError(f"an inflight file of {size} bytes, whose tables take {needed}")
     if offset % _ENTRY:  # of the file, and so of the memory: a counter is a word of 8 bytes
         raise PeerError(f"an inflight file at offset {offset}, no multiple of {_ENTRY}")
-
-
-def _index(memory: Memory, area: int) -> int:
-    """Read the index of the driver or the device ring."""
-    return int.from_bytes(memory.read(area + 2, 2), "little")

@@ -131,12 +131,11 @@ class Vring:
         Raises `PeerError` if it does not lie where a ring can, or for a table that cannot be true.
         """
         self.geometry = geometry = self._locate(regions, features, space)
-        table, used = None, _index(regions.memory, geometry.device)
+        used = _index(regions.memory, geometry.device)
         avail = _index(regions.memory, geometry.driver)
-        base = next_index(self.base, avail, used, self.size)
+        base, table = next_index(self.base, avail, used, self.size), None
         if inflight is not None:
-            table = inflight.take_up(self.index, geometry, regions.memory)
-            used = table.used
+            table = inflight.take_up(self.index, self.size, avail=avail, used=used)
             base = base if table.fresh else used
         if base != self.base:
             _log.info("queue %d: starts at %d, not at %d", self.index, base, self.base)

@@ -47,7 +47,11 @@ class Scene:
 
     def take_up(self) -> Inflight:
         """Do what a backend does with the table when it starts the queue."""
-        return self.file.take_up(0, GEOMETRY, self.memory)
+        return self.take_up_from(self.file)
+
+    def take_up_from(self, file: InflightFile, queue: int = 0) -> Inflight:
+        """Do it with a table of another file."""
+        return file.take_up(queue, SIZE, avail=self.avail(), used=self.used())
 
     def ring(self, inflight: Inflight) -> DeviceRing:
         """Start the queue."""
@@ -56,13 +60,17 @@ class Scene:
 
     def offer(self, *heads: int) -> None:
         """Offer chains of one byte, as a driver does."""
-        index = int.from_bytes(self.memory.read(GEOMETRY.driver + 2, 2), "little")
+        index = self.avail()
         for head in heads:
             self.memory.write(16 * head + 8, b"\1")
             entry = GEOMETRY.driver + 4 + 2 * (index % SIZE)
             self.memory.write(entry, head.to_bytes(2, "little"))
             index = (index + 1) & 0xFFFF
             self.memory.write(GEOMETRY.driver + 2, index.to_bytes(2, "little"))
+
+    def avail(self) -> int:
+        """Return the available index."""
+        return int.from_bytes(self.memory.read(GEOMETRY.driver + 2, 2), "little")
 
     def used(self) -> int:
         """Return the used index."""

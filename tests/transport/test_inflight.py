@@ -128,10 +128,10 @@ def test_killed_while_it_takes_up_a_table_it_can_be_taken_up_again() -> None:
 def test_table_may_be_for_a_longer_queue() -> None:
     file = InflightFile.create(2, 128)
     with scene(table(), 5) as queue:
-        ring = queue.ring(file.take_up(1, GEOMETRY, queue.memory))
+        ring = queue.ring(queue.take_up_from(file, 1))
         ring.cycle([], [])
 
-        assert file.take_up(1, GEOMETRY, queue.memory).heads == [5]
+        assert queue.take_up_from(file, 1).heads == [5]
     file.close()
 
 
@@ -164,10 +164,10 @@ def test_table_that_cannot_be_true_is_refused(data: bytes) -> None:
 def test_mark_beyond_the_queue_is_refused() -> None:
     file = InflightFile.create(1, 128)
     with scene(table()) as queue:
-        file.take_up(0, GEOMETRY, queue.memory)
+        queue.take_up_from(file)
         os.pwrite(file.region.fd, b"\1", 16 + 16 * SIZE)
         with pytest.raises(PeerError, match="beyond"):
-            file.take_up(0, GEOMETRY, queue.memory)
+            queue.take_up_from(file)
     file.close()
 
 
@@ -241,7 +241,7 @@ def test_file_that_shrank_is_noticed_when_it_is_taken_up() -> None:
     file = foreign()
     os.ftruncate(file.region.fd, 0)
     with scene(table()) as queue, pytest.raises(MemoryGone):
-        file.take_up(0, GEOMETRY, queue.memory)
+        queue.take_up_from(file)
     with pytest.raises(MemoryGone):
         file.forget()
     file.close()
@@ -251,7 +251,7 @@ def test_file_that_shrank_is_noticed_when_it_is_taken_up() -> None:
 def test_file_that_shrinks_under_a_queue_breaks_the_queue(turns: int) -> None:
     file = foreign()
     with scene(table(), 1, 2) as queue:
-        ring = queue.ring(file.take_up(0, GEOMETRY, queue.memory))
+        ring = queue.ring(queue.take_up_from(file))
         taken = ring.cycle([], []) if turns else []
         os.ftruncate(file.region.fd, 0)
 
