@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from paravirt.transport import Memory, PeerError, Region
@@ -27,6 +29,8 @@ class Regions:
     def __init__(self) -> None:
         self.memory = Memory()
         self._regions: list[tuple[MemoryRegion, Region]] = []
+        self._again: Counter[MemoryRegion] = Counter()
+        """How often a region was added once more."""
 
     @classmethod
     def table(cls, rows: Iterable[MemoryRegion], fds: Descriptors) -> Regions:
@@ -64,11 +68,31 @@ class Regions:
             raise
         self._regions.append((row, region))
 
+    def add_again(self, row: MemoryRegion, fds: Descriptors) -> bool:
+        """Count a region that is there already, if it is; it is there until it is removed as often.
+
+        QEMU 7.2 adds all of memory once for each pair of queues of a network device. Raises
+        `PeerError` for the same place in another file.
+        """
+        for known, region in self._regions:
+            if known == row:
+                fd = fds.take()
+                same = os.path.sameopenfile(region.fd, fd)
+                os.close(fd)
+                if not same:
+                    raise PeerError(f"another file for the memory region at {row.addr:#x}")
+                self._again[row] += 1
+                return True
+        return False
+
     def remove(self, row: MemoryRegion) -> None:
         """Take one region out; its offset in the file does not matter."""
         for entry in self._regions:
             known, region = entry
             if (known.addr, known.user, known.size) == (row.addr, row.user, row.size):
+                if self._again[known]:
+                    self._again -= Counter([known])  # which drops those at 0
+                    return
                 self._regions.remove(entry)
                 self.memory.remove(region)
                 region.close()

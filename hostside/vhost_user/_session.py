@@ -178,6 +178,8 @@ class Session:
     async def _add_mem_reg(self, incoming: Incoming) -> None:
         row = incoming.payload
         assert isinstance(row, p.MemoryRegion)
+        if self._rings.regions.add_again(row, incoming.fds):
+            return
         async with self._rings.paused():
             self._rings.regions.add(row, incoming.fds)
 

@@ -313,6 +313,23 @@ async def test_memory_may_grow_while_queues_run() -> None:
         assert await frontend.echo(b"again") == b"again"
 
 
+async def test_region_that_is_added_twice_is_there_until_it_is_removed_twice() -> None:
+    """QEMU 7.2 adds all of memory for each pair of queues of a network device."""
+    slots = ACK | ProtocolFeature.CONFIGURE_MEM_SLOTS
+    async with attached(Echo()) as frontend:
+        await frontend.bring_up(slots)
+        fds = [frontend.region.fd]
+        await frontend.ask(Request.ADD_MEM_REG, frontend.row, fds)
+        await frontend.ask(Request.REM_MEM_REG, frontend.row)
+        assert await frontend.echo(b"still") == b"still"
+        await frontend.ask(Request.REM_MEM_REG, frontend.row)
+        with pytest.raises(NegotiationError):
+            await frontend.ask(Request.REM_MEM_REG, frontend.row)
+        await frontend.ask(Request.ADD_MEM_REG, frontend.row, fds)
+
+        assert await frontend.echo(b"again") == b"again"
+
+
 async def test_queue_waits_while_its_region_is_exchanged() -> None:
     async with attached(Echo()) as frontend:
         await frontend.bring_up(ACK | ProtocolFeature.CONFIGURE_MEM_SLOTS)

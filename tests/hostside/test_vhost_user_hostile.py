@@ -187,6 +187,16 @@ async def with_short_file(frontend: Frontend) -> None:
         os.close(fd)
 
 
+async def with_another_file(frontend: Frontend) -> None:
+    await frontend.introduce()
+    fd = os.memfd_create("another")
+    os.ftruncate(fd, SIZE)
+    try:
+        await frontend.ask(Request.ADD_MEM_REG, frontend.row, [fd])
+    finally:
+        os.close(fd)
+
+
 async def with_wrong_fd(frontend: Frontend, request: Request) -> None:
     await frontend.ask(request, p.VringFile(0), [frontend.region.fd])
 
@@ -227,6 +237,7 @@ LIES: dict[str, Script] = {
     "region beyond the file": lambda f: more(f, region(offset=4096)),
     "short file": with_short_file,
     "memory is an eventfd": lambda f: f.share(f.queues[0].kick.fileno()),
+    "another file for the same region": with_another_file,
     "unknown region removed": lambda f: f.ask(Request.REM_MEM_REG, B),
     "table outside of memory": lambda f: address(f, desc=1 << 50),
     "table ends outside": lambda f: address(f, desc=BASE + USER + SIZE - 16),

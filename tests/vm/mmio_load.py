@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from paravirt.transport.wire.block import HEADER, BlockType
 
 from .ledger import BLOCK, SECTORS
-from .mmio_disk import NEXT, QUEUE_NOTIFY, WRITE, MmioDisk
+from .mmio import NEXT, QUEUE_NOTIFY, WRITE
+from .mmio_disk import MmioDisk
 
 if TYPE_CHECKING:
     from .ledger import Ledger
