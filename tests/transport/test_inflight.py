@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, strategies as st
 
-from paravirt.transport import MemoryGone, PeerError
+from paravirt.transport import Memory, MemoryGone, PeerError
 from paravirt.transport.inflight import InflightFile, table_size
 
 from .inflight_scene import BYTES, GEOMETRY, SIZE, TABLE, Scene, heads_of
@@ -115,14 +116,45 @@ def test_batch_whose_marks_were_not_cleared_is_not_taken_up() -> None:
         assert queue.take_up().heads == [2]
 
 
-def test_killed_while_it_takes_up_a_table_it_can_be_taken_up_again() -> None:
-    data = table({1: 0, 2: 1, 3: 2}, last=3, nexts={3: 1})
-    for cleared in ({2: 1, 3: 2}, {2: 1, 1: 0}, {2: 1}):
-        with scene(table(cleared, last=3, nexts={3: 1}), 2, used=2) as queue:
-            assert queue.take_up().heads == [2]
-    with scene(data, 2, used=2) as queue:
-        queue.take_up()
-        assert queue.table[:16] == HEADER.pack(0, 1, SIZE, 3, 2)
+class Killed(Exception):
+    """The end of a process, as a test can bear it."""
+
+
+TAKEN_UP: dict[str, tuple[bytes, list[int]]] = {
+    "a batch": (table({1: 0, 2: 1, 3: 2}, last=3, nexts={3: 1}), [2]),
+    "nothing used": (table({1: 0, 2: 1}, version=0, size=0), []),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN_UP.values(), ids=list(TAKEN_UP))
+def test_killed_while_it_takes_up_a_table_the_next_does_it_again(
+    monkeypatch: pytest.MonkeyPatch, case: tuple[bytes, list[int]]
+) -> None:
+    """The kill comes before each write in turn, until there is one write less than that."""
+    data, heads = case
+    write, left = Memory.write, 0
+
+    def write_some(memory: Memory, addr: int, what: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        write(memory, addr, what)
+
+    for lives in range(1, 10):
+        with scene(data, 2, used=2) as queue:
+            monkeypatch.setattr(Memory, "write", write_some)
+            left = lives - 1
+            with suppress(Killed):
+                queue.take_up()
+            monkeypatch.undo()
+
+            assert queue.take_up().heads == heads
+            features, version, size, _, used = HEADER.unpack_from(queue.table)
+            assert (features, version, size, used) == (0, 1, SIZE, 2)
+        if left >= 0:
+            return
+    pytest.fail("it never came to its end")
 
 
 def test_table_may_be_for_a_longer_queue() -> None:
