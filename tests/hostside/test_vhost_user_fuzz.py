@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from paravirt.hostside import NullNet
 from paravirt.hostside.vhost_user import Terms, serve_vhost_user
@@ -143,7 +143,6 @@ async def hold(card: Card, said: Sequence[Said], agreed: int, *, up: bool) -> No
     frontend.close()
 
 
-@settings(max_examples=60)
 @given(talk, st.booleans(), st.booleans())
 async def test_made_up_conversation_leaves_nothing_behind(
     said: list[Said], up: bool, everything: bool

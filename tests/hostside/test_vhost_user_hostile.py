@@ -92,7 +92,9 @@ async def send(sock: trio.socket.SocketType, data: bytes, fds: list[int]) -> Non
 
 @pytest.mark.usefixtures("neighbour")
 @pytest.mark.parametrize("request_id", sorted(REQUESTS), ids=lambda one: REQUESTS[one].name)
-async def test_message_cut_short_anywhere_leaves_nothing_behind(request_id: int) -> None:
+async def test_message_cut_short_anywhere_leaves_nothing_behind(
+    request_id: int, caplog: pytest.LogCaptureFixture
+) -> None:
     device = Echo()
     data = wire(request_id, least_payload(request_id))
     with closing(EventFd()) as bell:
@@ -104,6 +106,7 @@ async def test_message_cut_short_anywhere_leaves_nothing_behind(request_id: int)
             await serve_vhost_user(device, stream)
 
         assert open_files() == before
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * (len(data) - 1)
     await still_serves(device)
 
 

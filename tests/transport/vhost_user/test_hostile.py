@@ -134,6 +134,45 @@ async def test_acknowledgement_with_descriptors_is_refused() -> None:
     assert open_fds() == before
 
 
+def mutated(data: bytes, edits: list[tuple[int, int, int]]) -> bytes:
+    """Return bytes with some of them cut out, replaced or put in: at a place, how many, what."""
+    for place, count, byte in edits:
+        at = place % (len(data) + 1)
+        data = data[:at] + bytes([byte]) * (count // 4) + data[at + count % 4 :]
+    return data
+
+
+EDITS = strategies.tuples(
+    strategies.integers(0, 511), strategies.integers(0, 31), strategies.integers(0, 255)
+)
+
+
+@given(
+    strategies.lists(strategies.sampled_from(ROWS), min_size=1, max_size=6),
+    strategies.lists(EDITS, max_size=6),
+    strategies.integers(0, MAX_FDS),
+    strategies.randoms(use_true_random=False),
+)
+async def test_messages_with_bytes_changed_are_refused_or_understood(
+    rows: list[Message], edits: list[tuple[int, int, int]], fds: int, rng: random.Random
+) -> None:
+    """Well-formed messages in a row, then a few edits: most still reach a parser of a payload."""
+    before = open_fds()
+    said = b"".join(message(row, wire(row.payload, rng)) for row in rows)
+    with peer_of(rows) as (peer, channel):
+        peer.send(mutated(said, edits) or b"\0", fds=fds)
+        peer.end()
+        try:
+            while (incoming := await channel.receive()) is not None:
+                with incoming:
+                    assert incoming.message is None or isinstance(
+                        incoming.payload, incoming.message.payload
+                    )
+        except PeerError:
+            assert channel.closed
+    assert open_fds() == before
+
+
 @given(strategies.binary(min_size=1, max_size=4 * HEADER_SIZE), strategies.integers(0, 3))
 async def test_noise_is_refused_or_understood(noise: bytes, fds: int) -> None:
     """Nothing but `PeerError` comes of it."""
