@@ -168,3 +168,20 @@ async def test_command_serves_a_disk_until_sigterm(tmp_path: Path) -> None:
     assert f"path={socket}" in said
     assert process.returncode == 0
     assert not (tmp_path / "disk.sock").exists()
+
+
+async def test_command_connects_to_a_qemu_that_listens(tmp_path: Path) -> None:
+    path = str(image(tmp_path / "disk.img", b"s" * SIZE))
+    socket = str(tmp_path / "qemu.sock")
+    command = ["paravirt", "serve", "block", path, "--socket-path", socket, "--connect"]
+    chardev = ",server=on,wait=on"
+    async with (
+        running(*command) as (process, said),
+        machine(tmp_path, *options(socket, chardev)) as bus,
+    ):
+        disk = await MmioDisk.find(bus)
+        await disk.start(ALL)
+        assert await disk.read(8, 512) == b"s" * 512
+
+    assert f"path={socket},server=on" in said
+    assert process.returncode == 0

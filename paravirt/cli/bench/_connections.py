@@ -46,8 +46,11 @@ def idle(*, connections: int, runs: int, as_json: bool) -> None:
     A process of its own serves them, with a device for each. `rss_kib` is all that it has in
     memory, `cpu_percent` its share of a CPU while nothing happens.
     """
-    name = f"{connections} connections"
-    case = Case(name, OURS, 0, 0, partial(trio.run, measure, connections))
+
+    def once() -> Mapping[str, float]:
+        return trio.run(measure, connections)
+
+    case = Case(f"{connections} connections", OURS, 0, 0, once)
     show(run_cases("idle", [case], runs), as_json=as_json)
 
 

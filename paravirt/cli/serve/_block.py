@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,12 +32,14 @@ class Capabilities(msgspec.Struct, frozen=True):
     Examples:
       paravirt serve block disk.img --socket-path disk.sock
       paravirt serve block disk.img --socket-path disk.sock --read-only
+      paravirt serve block disk.img --socket-path qemu.sock --connect
       paravirt serve block --print-capabilities
     """
 )
 @click.argument("image", required=False, type=click.Path(path_type=Path))
 @click.option("--blk-file", type=click.Path(path_type=Path), help="The image, by another name.")
 @click.option("--socket-path", metavar="PATH", help="Make a socket here and listen at it.")
+@click.option("--connect", is_flag=True, help="QEMU listens at PATH: connect, again and again.")
 @click.option("--fd", type=int, help="Use this open socket, which listens or is connected.")
 @click.option("--read-only", is_flag=True, help="Refuse writes.")
 @click.option("--queues", type=int, default=1, show_default=True, help="How many queues.")
@@ -47,6 +50,7 @@ def block(
     image: Path | None,
     blk_file: Path | None,
     socket_path: str | None,
+    connect: bool,
     fd: int | None,
     read_only: bool,
     queues: int,
@@ -63,12 +67,15 @@ def block(
         return
     path = one_of(image, blk_file, "one image: `paravirt serve block IMAGE`")
     where = one_of(socket_path, fd, "one of --socket-path and --fd")
+    if connect and socket_path is None:
+        raise BadInput("give --socket-path with --connect: where QEMU listens")
     try:
         disk = Block(path, read_only=read_only, queues=queues, queue_size=queue_size)
     except (ImageError, ValueError) as error:
         raise BadInput(str(error)) from None
+    text = partial(attach_options, queues=queues, queue_size=queue_size, connect=connect)
     with disk:
-        serve_until_told(disk, where, lambda at: attach_options(at, queues, queue_size))
+        serve_until_told(disk, where, text, connect=connect)
 
 
 def one_of(one: One | None, other: Other | None, wanted: str) -> One | Other:

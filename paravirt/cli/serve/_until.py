@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 import trio
@@ -15,41 +16,44 @@ from paravirt.hostside.vhost_user import serve_vhost_user
 from .._errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from paravirt.hostside import Device
-
-    Where: TypeAlias = str | trio.SocketListener | trio.SocketStream
 
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve_until_told(device: Device, where: str | int, text: Callable[[str], str]) -> None:
+def serve_until_told(
+    device: Device, where: str | int, text: Callable[[str], str], *, connect: bool = False
+) -> None:
     """Serve at a path, or on a descriptor, until a signal ends it; prints `text(path)` first.
 
-    Raises `BadInput` if it cannot.
+    With `connect` somebody else listens at the path. Raises `BadInput` if it cannot.
     """
     logging.basicConfig(format="paravirt: %(message)s", level=logging.WARNING)
     try:
-        trio.run(_serve, device, where, text)
+        trio.run(_serve, device, where, text, connect)
     except* OSError as errors:
         raise BadInput(_plain(errors)) from None
 
 
-async def _serve(device: Device, where: str | int, text: Callable[[str], str]) -> None:
+async def _serve(
+    device: Device, where: str | int, text: Callable[[str], str], connect: bool
+) -> None:
     with trio.open_signal_receiver(*ENDS) as signals:
         async with trio.open_nursery() as nursery:
             place = where if isinstance(where, str) else _adopt(where)
-            nursery.start_soon(_run, nursery, device, place, text)
+            serving = partial(serve_vhost_user, device, place, connect=connect)
+            nursery.start_soon(_run, nursery, serving, text)
             async for _ in signals:
                 nursery.cancel_scope.cancel()
 
 
 async def _run(
-    nursery: trio.Nursery, device: Device, where: Where, text: Callable[[str], str]
+    nursery: trio.Nursery, serving: Callable[..., Awaitable[None]], text: Callable[[str], str]
 ) -> None:
     async with trio.open_nursery() as inner:
-        click.echo(text(await inner.start(serve_vhost_user, device, where)), err=True, nl=False)
+        click.echo(text(await inner.start(serving)), err=True, nl=False)
     nursery.cancel_scope.cancel()  # the one connection of --fd is over
 
 

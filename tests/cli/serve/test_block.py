@@ -39,6 +39,10 @@ def test_one_socket_has_to_be_given(capfd: pytest.CaptureFixture[str], disk: Pat
     assert "--fd" in refused(capfd, "serve", "block", disk, "--socket-path", "x", "--fd", "0")
 
 
+def test_path_has_to_be_given_to_connect_to(capfd: pytest.CaptureFixture[str], disk: Path) -> None:
+    assert "QEMU listens" in refused(capfd, "serve", "block", disk, "--fd", "0", "--connect")
+
+
 def test_missing_image_is_told_in_one_line(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
