@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -29,56 +30,76 @@ class Run:
         self._vcpus = vcpus
         self._memory = memory
         self._access = access
-        self._limiter = trio.CapacityLimiter(len(vcpus))
+        self._token = trio.lowlevel.current_trio_token()
         self._ends: list[int | Exception] = []
+        self._begun = 0
+        self._out = 0
+        self._all_begun = trio.Event()
         self._ended = trio.Event()
-        self._stalled = False
+        self._all_out = trio.Event()
         self._over = False
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, stall: float | None, task_status: trio.TaskStatus[None]) -> int:
-        """Run all vCPUs; returns the guest's code when every thread has left the guest."""
-        async with trio.open_nursery() as nursery:
-            try:
-                for vcpu in self._vcpus:
-                    await nursery.start(self._drive, vcpu)
-                task_status.started()
-                if stall is not None:
-                    nursery.start_soon(self._watch, stall)
-                await self._ended.wait()
-            finally:  # the nursery then waits for the threads, which nothing can interrupt
-                self._over = True
-                for vcpu in self._vcpus:
-                    vcpu.stop()
-            nursery.cancel_scope.cancel()
-        if self._stalled:
+        """Run all vCPUs; returns the guest's code when every thread has left the guest.
+
+        A guest that ends just when the run is cancelled has ended.
+        """
+        await trio.lowlevel.checkpoint()
+        for vcpu in self._vcpus:
+            thread = partial(self._thread, vcpu)
+            trio.lowlevel.start_thread_soon(thread, lambda end: self._deliver(end.unwrap()))
+        stalled = False
+        try:
+            await self._all_begun.wait()
+            task_status.started()
+            stalled = await self._wait(stall)
+        except BaseException as error:
+            await self._leave()
+            if not self._ends or not isinstance(error, trio.Cancelled):
+                raise
+        else:
+            await self._leave()
+        if stalled:
             raise self._stall(stall)
         end = self._ends[0]
         if isinstance(end, Exception):
             raise end
         return end
 
-    async def _drive(
-        self, vcpu: Vcpu, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        token = trio.lowlevel.current_trio_token()
+    async def _wait(self, stall: float | None) -> bool:
+        """Wait for the end; True if for `stall` seconds no vCPU left the guest."""
+        if stall is None:
+            await self._ended.wait()
+        before: list[int] = []
+        while not self._ended.is_set():
+            now = [vcpu.entries for vcpu in self._vcpus]
+            if now == before:
+                return True
+            before = now
+            with trio.move_on_after(stall or 0):
+                await self._ended.wait()
+        return False
 
-        def thread() -> int | None:
-            token.run_sync_soon(task_status.started)
-            return self._live(vcpu)
-
+    async def _leave(self) -> None:
+        """Get every thread out of the guest; nothing can interrupt that."""
+        self._over = True
+        for vcpu in self._vcpus:
+            vcpu.stop()
         with trio.CancelScope(shield=True):
-            try:
-                end = await trio.to_thread.run_sync(thread, limiter=self._limiter)
-            except Exception as error:  # noqa: BLE001
-                self._ends.append(error)
-            else:
-                if end is None:
-                    return  # stopped
-                self._ends.append(end)
-        self._ended.set()
+            await self._all_out.wait()
+
+    def _stall(self, stall: float | None) -> GuestStalled:
+        asleep = all(vcpu.halted() for vcpu in self._vcpus)
+        what = "sleeps and nothing wakes it" if asleep else "runs on without an exit"
+        first = self._vcpus[0].registers()
+        return GuestStalled(f"the guest {what}, for {stall} s", first)
+
+    # In the thread of a vCPU.
 
     def _live(self, vcpu: Vcpu) -> int | None:
         """Run a vCPU in this thread; returns the code that it ended with, None if stopped."""
+        self._token.run_sync_soon(self._note_begun)
         while True:
             vcpu.allow()
             vcpu.do_chores()
@@ -93,17 +114,26 @@ class Run:
                 else:
                     raise_for(left, vcpu, self._memory)
 
-    async def _watch(self, stall: float) -> None:
-        """End a run in which for `stall` seconds no vCPU left the guest."""
-        before = [-1]
-        while (now := [vcpu.entries for vcpu in self._vcpus]) != before:
-            before = now
-            await trio.sleep(stall)
-        self._stalled = True
-        self._ended.set()
+    def _thread(self, vcpu: Vcpu) -> int | Exception | None:
+        try:
+            return self._live(vcpu)
+        except Exception as error:  # noqa: BLE001
+            return error
 
-    def _stall(self, stall: float | None) -> GuestStalled:
-        asleep = all(vcpu.halted() for vcpu in self._vcpus)
-        what = "sleeps and nothing wakes it" if asleep else "runs on without an exit"
-        first = self._vcpus[0].registers()
-        return GuestStalled(f"the guest {what}, for {stall} s", first)
+    def _deliver(self, end: int | Exception | None) -> None:
+        self._token.run_sync_soon(self._note_out, end)
+
+    # Back in trio.
+
+    def _note_begun(self) -> None:
+        self._begun += 1
+        if self._begun == len(self._vcpus):
+            self._all_begun.set()
+
+    def _note_out(self, end: int | Exception | None) -> None:
+        if end is not None:
+            self._ends.append(end)
+            self._ended.set()
+        self._out += 1
+        if self._out == len(self._vcpus):
+            self._all_out.set()

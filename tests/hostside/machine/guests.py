@@ -12,6 +12,10 @@ from tests.tools import need
 if TYPE_CHECKING:
     from pathlib import Path
 
+_FREESTANDING = (
+    *("-ffreestanding", "-fno-pic", "-mno-red-zone", "-mgeneral-regs-only"),
+    *("-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none"),
+)
 _HEAD = """
     .globl _start
 _start:
@@ -28,16 +32,26 @@ def assemble(folder: Path, source: str) -> Path:
     """Return a payload that starts with the first line; places of the layout have their names."""
     text = _HEAD + source
     elf = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.elf"
-    if elf.exists():
-        return elf
-    assembly, linked = elf.with_suffix(".S"), elf.with_suffix(".o")
-    assembly.write_text(text + "\n")
-    names = [f"-D{name}={getattr(lib, 'PV_' + name):#x}" for name in _PLACES]
+    if not elf.exists():
+        elf.with_suffix(".S").write_text(text + "\n")
+        names = [f"-D{name}={getattr(lib, 'PV_' + name):#x}" for name in _PLACES]
+        _build(elf.with_suffix(".S"), elf, *names)
+    return elf
+
+
+def build_c(folder: Path, source: Path) -> Path:
+    """Return a payload made of one C file, whose start is in `.text.start`."""
+    elf = folder / f"{source.stem}.elf"
+    _build(source, elf, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", *_FREESTANDING)
+    return elf
+
+
+def _build(source: Path, elf: Path, *options: str) -> None:
     gcc, ld = need("gcc", "gcc"), need("ld", "binutils")
-    subprocess.run([gcc, "-c", *names, assembly, "-o", linked], check=True)
+    linked = elf.with_suffix(".o")
+    subprocess.run([gcc, "-c", *options, source, "-o", linked], check=True)
     place = f"-Ttext={lib.PV_PAYLOAD:#x}"
     subprocess.run([ld, "-N", "--no-warn-rwx-segments", place, linked, "-o", elf], check=True)
-    return elf
 
 
 def ends(code: int) -> str:
