@@ -11,6 +11,7 @@ from ._config import (
     Size as Size,
 )
 from ._device_ring import DeviceRing as DeviceRing, DeviceRingStatistics as DeviceRingStatistics
+from ._dirty_log import DirtyLog as DirtyLog
 from ._driver_ring import DriverRing as DriverRing
 from ._errors import (
     AddressError as AddressError,

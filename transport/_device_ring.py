@@ -10,10 +10,12 @@ import msgspec
 
 from ._core import ffi, lib
 from ._errors import ERRNO_BASE, Cause, MemoryGone, PeerError, check
+from ._queues import ring_sizes
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from ._dirty_log import DirtyLog
     from ._geometry import RingGeometry
     from ._memory import Memory
     from .inflight import Inflight
@@ -124,6 +126,15 @@ class DeviceRing:
             ring, table, layout, slots, nodes, count, table_max, generation, avail, used
         )
         check(rc)
+
+    def log_to(self, log: DirtyLog, used: int | None = None) -> None:
+        """Mark each page that is written from now on; to be said before the ring is used.
+
+        `used` is where the log has the device ring, None if writes to that are not to be logged.
+        Raises `PeerError` if it does not lie within the log.
+        """
+        log.start(self._ring, used, ring_sizes(self.geometry.size).device)
+        self._log = log
 
     def cycle(
         self, done: Tokens, lengths: Lengths = None, spin_ns: int = 0, ended: int = 0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CORE = Path(__file__).parents[2] / "transport" / "core"
 HARNESS = Path(__file__).with_name("inflight_harness.c")
 WATCHED = ("split_device.c", "host/inflight.c", "host/cycle.c")
-PLAIN = ("walk.c", "memory.c", "host/guard.c")
+PLAIN = ("walk.c", "memory.c", "host/guard.c", "host/log.c")
 
 
 def build(folder: Path, change: Callable[[str], str] = str) -> Path:

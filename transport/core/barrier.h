@@ -8,6 +8,7 @@
  *     D   device: full barrier between asking (avail_event, used flags) and looking at the available index again
  *     E   device: full barrier between its used index and reading what the driver asked for (used_event, available flags)
  *     F   driver: full barrier between asking (used_event, available flags) and looking at the used index again
+ *     G   device: release or into the log of dirty pages       whoever migrates the guest: acquire exchange of it, before it copies pages
  *
  * C pairs with D and E with F (2.7.13.4.1): of the two sides at least one sees the other's store, so that either the
  * notification is sent or the sleeper finds the work itself. tests/model holds the proof and the counterexamples.
@@ -58,6 +59,12 @@ static inline uint64_t pv_load_acquire64(const uint64_t *p)
 static inline void pv_store_release32(uint32_t *p, uint32_t value)
 {
     __atomic_store_n(p, pv_le32(value), __ATOMIC_RELEASE);
+}
+
+/* Set bits in a byte that others clear at the same time. */
+static inline void pv_or_release8(uint8_t *p, uint8_t bits)
+{
+    __atomic_fetch_or(p, bits, __ATOMIC_RELEASE);
 }
 
 /* Store before, load after: neither acquire nor release orders these two. */

@@ -75,6 +75,7 @@ struct pv_slot {
 #define PV_HALF_WAY 0x8000u /* as far as can be from an index of 16 bits */
 
 struct pv_inflight; /* host/inflight.h */
+struct pv_log;      /* host/log.h */
 
 struct pv_device_ring {
     struct pv_split ring;
@@ -102,6 +103,8 @@ struct pv_device_ring {
     uint64_t bytes_in;  /* readable bytes of what was popped */
     uint64_t bytes_out; /* used lengths of what was completed */
     uint64_t rejected[PV_E_COUNT];
+    const struct pv_log *log; /* host/log.h; NULL while nothing is logged */
+    uint64_t log_used;        /* where the log has the used ring */
 };
 
 /* What the driver remembers of one head. */

@@ -6,6 +6,7 @@
 
 #include "guard.h"
 #include "inflight.h"
+#include "log.h"
 
 /* A look costs a few ns, the clock about 30: read it once in so many looks. */
 #define LOOKS_PER_CLOCK 16
@@ -143,6 +144,17 @@ static long complete_with_table(void *arg)
     return guarded_by(r->inflight->memory, r, complete, arg);
 }
 
+/* In its guards, with what it wrote to the used ring logged. */
+static int run(struct cycle *c, long (*plain)(void *), long (*with_table)(void *))
+{
+    struct pv_device_ring *r = c->turn->ring;
+    uint16_t used = r->used;
+    int rc = (int)guarded(r, r->inflight ? with_table : plain, c);
+    int logged = r->log ? pv_log_used(r, used) : 0;
+
+    return logged < 0 ? logged : rc;
+}
+
 int pv_host_turn(struct pv_turn *turn, uint32_t ended, uint64_t spin_ns)
 {
     return pv_host_cycle(turn, NULL, NULL, 0, ended, spin_ns);
@@ -152,14 +164,14 @@ int pv_host_cycle(struct pv_turn *turn, const uint64_t *done, const uint32_t *le
 {
     struct cycle c = {turn, done, lengths, count, ended, spin_ns};
 
-    return (int)guarded(turn->ring, turn->ring->inflight ? cycle_with_table : cycle, &c);
+    return run(&c, cycle, cycle_with_table);
 }
 
 int pv_host_complete(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended)
 {
     struct cycle c = {turn, done, lengths, count, ended, 0};
 
-    return (int)guarded(turn->ring, turn->ring->inflight ? complete_with_table : complete, &c);
+    return run(&c, complete, complete_with_table);
 }
 
 struct look {
@@ -197,15 +209,19 @@ int pv_host_device_spin(struct pv_device_ring *r, uint64_t spin_ns)
 int pv_host_device_arm(struct pv_device_ring *r)
 {
     struct look look = {r, 0};
+    int rc = (int)guarded(r, device_arm, &look);
+    int logged = r->log ? pv_log_event(r) : 0;
 
-    return (int)guarded(r, device_arm, &look);
+    return logged < 0 ? logged : rc;
 }
 
 int pv_host_device_disarm(struct pv_device_ring *r)
 {
     struct look look = {r, 0};
+    int rc = (int)guarded(r, device_disarm, &look);
+    int logged = r->log ? pv_log_event(r) : 0;
 
-    return (int)guarded(r, device_disarm, &look);
+    return logged < 0 ? logged : rc;
 }
 
 int pv_host_driver_spin(struct pv_driver_ring *r, uint64_t spin_ns)
@@ -255,6 +271,8 @@ int64_t pv_host_read(struct pv_device_ring *r, uint64_t token, uint32_t offset, 
 int64_t pv_host_write(struct pv_device_ring *r, uint64_t token, uint32_t offset, const void *from, uint32_t len)
 {
     struct copy c = {r, token, (void *)from, offset, len};
+    int64_t count = guarded(r, write_in, &c);
+    int logged = r->log && count > 0 ? pv_log_chain(r, pv_device_slot(r, token), offset, (uint32_t)count) : 0;
 
-    return guarded(r, write_in, &c);
+    return logged < 0 ? logged : count;
 }

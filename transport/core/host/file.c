@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 
 #include "cycle.h"
+#include "log.h"
 
 /* Ranges handed to the kernel at once: 1 KiB of stack, and a 256 KiB request of 4 KiB pages in one call. */
 #define RANGES 64
@@ -91,10 +92,11 @@ int64_t pv_host_read_file(struct pv_device_ring *r, uint64_t token, uint32_t off
 {
     struct pv_slot *slot = pv_device_slot(r, token);
     int64_t count = move(r, slot, offset, fd, position, len, flags, true);
+    int logged = r->log && count > 0 ? pv_log_chain(r, slot, offset, (uint32_t)count) : 0;
 
     if (count > 0)
         pv_slot_wrote(slot, offset, (uint32_t)count);
-    return count;
+    return logged < 0 ? logged : count;
 }
 
 int64_t pv_host_write_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags)
