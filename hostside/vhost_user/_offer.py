@@ -11,7 +11,7 @@ from paravirt.transport import (
     PeerError,
     describe_features,
 )
-from paravirt.transport.vhost_user import PROTOCOL_FEATURES, ProtocolFeature
+from paravirt.transport.vhost_user import PROTOCOL_FEATURES, VHOST_F_LOG_ALL, ProtocolFeature
 
 from ._network import NETWORK, NetworkDevice
 from ._terms import Terms
@@ -37,11 +37,12 @@ class Offer:
         config = device.config.to_bytes()
         DeviceState(device.device_id, features, device.queue_sizes, config)
         self.queues = min(len(device.queue_sizes), MAX_QUEUES)
-        self.features = features | PROTOCOL_FEATURES
+        self.features = features | PROTOCOL_FEATURES | VHOST_F_LOG_ALL
         self.network = self._network(device)
         """The device, if it is a network device that RARP and MTU are for."""
         protocol = (
             ProtocolFeature.MQ
+            | ProtocolFeature.LOG_SHMFD
             | ProtocolFeature.REPLY_ACK
             | ProtocolFeature.INFLIGHT_SHMFD
             | ProtocolFeature.RESET_DEVICE

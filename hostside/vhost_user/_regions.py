@@ -47,6 +47,11 @@ class Regions:
     def __len__(self) -> int:
         return len(self._regions)
 
+    @property
+    def end(self) -> int:
+        """The first guest address behind all of them."""
+        return max((row.addr + row.size for row, _ in self._regions), default=0)
+
     def add(self, row: MemoryRegion, fds: Descriptors) -> None:
         """Add one region with the next descriptor. Raises `OSError` without room for it here."""
         if len(self._regions) >= MAX_SLOTS:

@@ -11,6 +11,7 @@ from paravirt.transport import PeerError, Status
 from paravirt.transport.link import DriverReady, QueueStart, QueueStop, Reset
 from paravirt.transport.vhost_user import PROTOCOL_FEATURES, ProtocolFeature
 
+from ._log import Log
 from ._regions import Regions
 from ._vring import Vring, check_apart, parts
 
@@ -38,6 +39,7 @@ class Rings:
     def __init__(self, vrings: Sequence[Vring], link: BackendLink, offer: Offer) -> None:
         self.vrings = vrings
         self.regions = Regions()
+        self.log = Log()
         self.features: int | None = None
         """What the driver accepted; None before the frontend said it."""
         self.inflight: InflightFile | None = None
@@ -62,6 +64,9 @@ class Rings:
     def may_run(self, vring: Vring) -> bool:
         """Say whether this ring may run: the one place that knows."""
         if self.features is None or not len(self.regions) or not vring.complete:
+            return False
+        # What is written before the log is there would not be migrated.
+        if self.log.lacks_base and ProtocolFeature.LOG_SHMFD in self._link.protocol:
             return False
         # With STATUS the device hears of DRIVER_OK, before which it may use no buffer (2.1.2).
         link = self._link
@@ -136,6 +141,7 @@ class Rings:
         for vring in self.vrings:
             vring.close()
         self.keep_inflight(None)
+        self.log.close()
         self.regions.close()
 
     async def _suspend(self) -> None:
@@ -151,6 +157,8 @@ class Rings:
         by_guest = ProtocolFeature.GPA_ADDRESSES in self._link.protocol
         space: AddressSpace = "guest" if by_guest else "frontend"
         ring = vring.start(self.regions, features, self._generation, space, self.inflight)
+        assert vring.address is not None
+        self.log.attach(ring, vring.address, self.regions)
         geometries = [other.geometry for other in self.running if other.geometry is not None]
         check_apart("guest memory", [part for one in geometries for part in parts(one)])
         assert vring.kick is not None

@@ -10,8 +10,16 @@ import trio
 from paravirt.transport import NegotiationError, PeerError, Status
 from paravirt.transport.inflight import InflightFile
 from paravirt.transport.link import ConfigWrite
-from paravirt.transport.vhost_user import ProtocolFeature, Reply, Request, When, payloads as p
+from paravirt.transport.vhost_user import (
+    VHOST_F_LOG_ALL,
+    ProtocolFeature,
+    Reply,
+    Request,
+    When,
+    payloads as p,
+)
 
+from ._migration import Migration
 from ._network import rarp_address
 from ._regions import MAX_SLOTS, Regions
 
@@ -45,7 +53,11 @@ class Session:
         self._rings = rings
         self._offer = offer
         self._refusals = 0
-        self._handlers: Mapping[int, Handler] = self._of_device() | self._of_queues()
+        self._handlers: Mapping[int, Handler] = {
+            **self._of_device(),
+            **self._of_queues(),
+            **Migration(rings).handlers,
+        }
 
     def _of_device(self) -> dict[int, Handler]:
         return {
@@ -53,7 +65,6 @@ class Session:
             Request.SET_FEATURES: self._set_features,
             Request.SET_OWNER: self._nothing,
             Request.RESET_OWNER: self._reset,
-            Request.SET_LOG_FD: self._nothing,  # nothing is logged, and the descriptor is closed
             Request.GET_PROTOCOL_FEATURES: self._get_protocol_features,
             Request.SET_PROTOCOL_FEATURES: self._set_protocol_features,
             Request.GET_QUEUE_NUM: self._get_queue_num,
@@ -142,9 +153,14 @@ class Session:
     async def _set_features(self, incoming: Incoming) -> None:
         features = _number(incoming)
         self._offer.check_features(features)
+        logging = bool(features & VHOST_F_LOG_ALL)
+        features &= ~VHOST_F_LOG_ALL  # which a migration changes while the device runs
         if self._rings.running and features != self._rings.features:
             raise PeerError("features were changed while queues run")
         self._rings.features = features
+        if logging != self._rings.log.on:
+            async with self._rings.paused():
+                self._rings.log.on = logging
         await self._rings.refresh()
 
     async def _get_protocol_features(self, _: Incoming) -> p.Payload:
@@ -208,6 +224,8 @@ class Session:
         old = vring.address
         if old is None or _place(old) != _place(address):
             vring.check_stopped("SET_VRING_ADDR")
+        elif old != address:  # the log of a ring that may run was changed
+            await self._rings.stop([vring])
         vring.address = address
         await self._rings.refresh()
 

@@ -10,7 +10,13 @@ import trio
 
 from paravirt.doorbells import EventFd
 from paravirt.transport import NegotiationError
-from paravirt.transport.vhost_user import PROTOCOL_FEATURES, ProtocolFeature, Request, payloads as p
+from paravirt.transport.vhost_user import (
+    PROTOCOL_FEATURES,
+    VHOST_F_LOG_ALL,
+    ProtocolFeature,
+    Request,
+    payloads as p,
+)
 from tests.hostside.frontend import DATA, FEATURES, RING, UP, Frontend, attached
 from tests.hostside.serving import Echo, Parked
 
@@ -31,9 +37,10 @@ async def test_offers_ring_features_and_protocol_features() -> None:
         features = await frontend.number(Request.GET_FEATURES)
         protocol = ProtocolFeature(await frontend.number(Request.GET_PROTOCOL_FEATURES))
 
-    assert features == int(RING) | PROTOCOL_FEATURES
+    assert features == int(RING) | PROTOCOL_FEATURES | VHOST_F_LOG_ALL
     assert protocol == (
         ProtocolFeature.MQ
+        | ProtocolFeature.LOG_SHMFD
         | ProtocolFeature.REPLY_ACK
         | ProtocolFeature.INFLIGHT_SHMFD
         | ProtocolFeature.RESET_DEVICE
