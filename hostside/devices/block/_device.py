@@ -38,6 +38,7 @@ from ._offer import (
     offered_config,
     offered_features,
 )
+from ._opening import ImageError
 from ._writer import Writer
 
 if TYPE_CHECKING:
@@ -86,9 +87,13 @@ class Block(Device):
         physical_block_size: int | None = None,
         serial: str = "",
         writeback: bool = True,
+        migratable: bool = False,
         run_blocking: RunBlocking = trio.to_thread.run_sync,
     ) -> None:
         """Open an image, which is locked until `close`.
+
+        With `migratable` it is locked from the first write of a guest until its queues stop: a
+        second backend may have it open too, and the guest migrates from one to the other.
 
         `block_size` is the unit that the guest should use, `physical_block_size` what the storage
         prefers. Without `writeback`, each write is on the storage when it completes; a guest may
@@ -103,8 +108,9 @@ class Block(Device):
         """Requests that failed on the host, by the name of the error (`ENOSPC`)."""
         self.queue_sizes = (queue_size,) * queues
         self.features = offered_features(read_only=read_only, queues=queues)
-        self._image = Image(Path(path), read_only=read_only, block_size=block_size)
-        self._read_only = read_only
+        self._image = Image(
+            Path(path), read_only=read_only, block_size=block_size, migratable=migratable
+        )
         self._id = serial.encode("ascii").ljust(ID_BYTES, b"\0")
         self._run_blocking = run_blocking
         self._writer = Writer(self._image, run_blocking)
@@ -146,11 +152,26 @@ class Block(Device):
         return size
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Begin without a cache for a driver that could not flush it (5.2.5.2)."""
+        """Begin without a cache for a driver that could not flush it (5.2.5.2).
+
+        If it is `migratable`, hand the image over when the queues stop.
+        """
         del nursery
         features = self.driver_features
         if features & BlockFeature.CONFIG_WCE and not features & BlockFeature.FLUSH:
             self._change_config(writeback=0)
+        if self._image.migratable:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._hand_over()
+
+    async def _hand_over(self) -> None:
+        try:
+            await self._run_blocking(self._image.hand_over)
+        except OSError as error:
+            _log.error("%s stays locked: %s", self._image.path, error)
 
     def config_written(self, offset: int, data: bytes) -> None:
         """Switch the cache mode; nothing else is the driver's to write (5.2.5)."""
@@ -271,8 +292,20 @@ class Block(Device):
             raise RequestError(_IOERR, f"{size} bytes at {position}")
 
     def _check_writable(self) -> None:
-        if self._read_only:
+        if self._image.read_only:
             raise RequestError(_IOERR, "the disk is read-only")
+        if not self._image.locked:
+            self._lock()
+
+    def _lock(self) -> None:
+        """Lock the image for a guest that begins to write to it."""
+        try:
+            self._image.lock()
+        except ImageError as error:
+            self.errors["EBUSY"] += 1
+            if self.errors["EBUSY"] == 1:
+                _log.error("%s; the guest is told of each write", error)
+            raise RequestError(_IOERR, str(error)) from None
 
     def _is_stable(self, request: Request) -> bool:
         """Say whether a write has to be on the storage when it completes (5.2.6.2)."""

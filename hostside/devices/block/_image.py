@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from paravirt.transport.fallocate import punch_hole, zero_range
 
-from ._opening import ImageError, lives_in_memory, open_image, takes_nowait
+from ._opening import (
+    ImageError,
+    lives_in_memory,
+    lock_image,
+    open_image,
+    takes_nowait,
+    unlock_image,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +34,7 @@ _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL}
 
 
 class Image:
-    """An open disk image, locked against a second writer.
+    """An open disk image, locked against a second writer; a `migratable` one by `lock` only.
 
     Its methods block, and may run in any thread, all at the same time. Raises `ImageError` for an
     image that cannot be opened, is in use, or has a size that is no multiple of `block_size`.
@@ -39,13 +46,21 @@ class Image:
     """The same for a write. Some file systems, as ext4, turn RWF_NOWAIT down only when asked to
     write; whoever finds that out sets this to None."""
 
-    def __init__(self, path: Path, *, read_only: bool, block_size: int) -> None:
+    locked: bool
+    """Whether it is locked now."""
+
+    def __init__(
+        self, path: Path, *, read_only: bool, block_size: int, migratable: bool = False
+    ) -> None:
         self.path = path
+        self.read_only = read_only
+        self.migratable = migratable
+        self.locked = not migratable
         self._block_size = block_size
         self._dirty = False
         self._sync_lock = threading.Lock()
         self._sync_error: OSError | None = None
-        self.fd = open_image(path, read_only=read_only)
+        self.fd = open_image(path, read_only=read_only, lock=self.locked)
         try:
             self._is_block_device = stat.S_ISBLK(os.fstat(self.fd).st_mode)
             self.size = self.measure()
@@ -54,6 +69,23 @@ class Image:
         except BaseException:
             os.close(self.fd)
             raise
+
+    def lock(self) -> None:
+        """Lock it, if it is not locked. Raises `ImageError` if another program uses it."""
+        if not self.locked:
+            lock_image(self.path, self.fd, read_only=self.read_only)
+            self.locked = True
+
+    def hand_over(self) -> None:
+        """Commit what was written and unlock it, for another backend to go on with.
+
+        Raises `OSError`, and keeps it locked, if it could not be committed.
+        """
+        if self.locked:
+            if self._dirty or self._sync_error:
+                self.sync()
+            unlock_image(self.fd)
+            self.locked = False
 
     def measure(self) -> int:
         """Set `size` to the size that the image has now, and return it.

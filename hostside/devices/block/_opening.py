@@ -15,27 +15,40 @@ class ImageError(ValueError):
     """An image cannot be used; one line that says why and what to do."""
 
 
-def open_image(path: Path, *, read_only: bool) -> int:
-    """Open and lock a file or a block device; returns its descriptor.
+def open_image(path: Path, *, read_only: bool, lock: bool) -> int:
+    """Open, and perhaps lock, a file or a block device; returns its descriptor.
 
-    The lock is shared for `read_only` and exclusive otherwise; a block device that is mounted is in
-    use too. Raises `ImageError`.
+    With `lock` a block device that is mounted is in use too. Raises `ImageError`.
     """
     flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC
     try:
         mode = path.stat().st_mode
         _check_kind(path, mode)
-        if stat.S_ISBLK(mode) and not read_only:
+        if stat.S_ISBLK(mode) and lock and not read_only:
             flags |= os.O_EXCL  # without O_CREAT: fails if the kernel itself uses the device
         fd = os.open(path, flags)
     except OSError as error:
         raise ImageError(_why_not(path, error, read_only=read_only)) from error
     try:
+        if lock:
+            lock_image(path, fd, read_only=read_only)
+    except ImageError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def lock_image(path: Path, fd: int, *, read_only: bool) -> None:
+    """Lock an open image, shared for `read_only` and exclusively otherwise. Raises `ImageError`."""
+    try:
         fcntl.flock(fd, (fcntl.LOCK_SH if read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(fd)
         raise ImageError(_why_not(path, error, read_only=read_only)) from error
-    return fd
+
+
+def unlock_image(fd: int) -> None:
+    """Unlock an open image."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _check_kind(path: Path, mode: int) -> None:

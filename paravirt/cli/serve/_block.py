@@ -44,6 +44,7 @@ class Capabilities(msgspec.Struct, frozen=True):
 @click.option("--read-only", is_flag=True, help="Refuse writes.")
 @click.option("--queues", type=int, default=1, show_default=True, help="How many queues.")
 @click.option("--queue-size", type=int, default=256, show_default=True, help="Requests in each.")
+@click.option("--migratable", is_flag=True, help="Lock the image only while a guest writes.")
 @click.option("--print-capabilities", is_flag=True, help="Print one line of JSON, and exit.")
 def block(
     *,
@@ -55,6 +56,7 @@ def block(
     read_only: bool,
     queues: int,
     queue_size: int,
+    migratable: bool,
     print_capabilities: bool,
 ) -> None:
     """Serve a disk image over a vhost-user socket until SIGTERM or Ctrl-C.
@@ -70,7 +72,13 @@ def block(
     if connect and socket_path is None:
         raise BadInput("give --socket-path with --connect: where QEMU listens")
     try:
-        disk = Block(path, read_only=read_only, queues=queues, queue_size=queue_size)
+        disk = Block(
+            path,
+            read_only=read_only,
+            queues=queues,
+            queue_size=queue_size,
+            migratable=migratable,
+        )
     except (ImageError, ValueError) as error:
         raise BadInput(str(error)) from None
     text = partial(attach_options, queues=queues, queue_size=queue_size, connect=connect)
