@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from paravirt.hostside import Device, Request, _request
+from paravirt.hostside import Device, Request
 
 from .serving import Hand, by_hand, served
 
@@ -81,7 +81,7 @@ async def test_a_read_without_a_size_is_short_of_what_only_a_liar_sends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A guest may claim 4 GiB in each request."""
-    monkeypatch.setattr(_request, "READ_MOST", 4)
+    monkeypatch.setattr("paravirt.hostside._request.READ_MOST", 4)
     found, _ = await ask(lambda r: (r.read(), r.read(5), r.read()))
 
     assert found == (b"0123", b"45678", b"9")

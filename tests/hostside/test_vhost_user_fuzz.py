@@ -10,7 +10,9 @@ import array
 import itertools
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -43,13 +45,17 @@ from tests.hostside.frontend import (
 from tests.hostside.serving import Echo
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
 
-Said: TypeAlias = tuple[int, bytes, list[str], int]
+Said: TypeAlias = tuple[int, bytes, Sequence[str], int]
 """A request's number, its payload, the kinds of its descriptors, its flags."""
 
-ALL = ProtocolFeature.BACKEND_SEND_FD | ProtocolFeature.INBAND_NOTIFICATIONS
-ALL |= ProtocolFeature.GPA_ADDRESSES | ProtocolFeature.SHMEM
+ALL = (
+    ProtocolFeature.BACKEND_SEND_FD
+    | ProtocolFeature.INBAND_NOTIFICATIONS
+    | ProtocolFeature.GPA_ADDRESSES
+    | ProtocolFeature.SHMEM
+)
 TERMS = Terms(also=ALL, dialect=Dialect(gpa_addresses=21, shmem=22))
 KINDS = ("memory", "kick", "call", "null", "pipe", "stream", "datagram", "folder", "path")
 """Three that a frontend sends where they belong, and some that it never should."""
@@ -133,7 +139,7 @@ async def hold(card: Card, said: Sequence[Said], agreed: int, *, up: bool) -> No
     stream, sock = pair()
     frontend = Frontend(sock)
     async with trio.open_nursery() as nursery:
-        await nursery.start(lambda **kw: serve_vhost_user(card, stream, terms=TERMS, **kw))
+        await nursery.start(partial(serve_vhost_user, card, stream, terms=TERMS))
         await frontend.agree(agreed)
         if up:
             await frontend.bring_up()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from paravirt.cli.bench import _connections
 from tests.cli.commands import command
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 def test_connections_are_measured_and_the_server_is_ended(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_connections, "SECONDS", 0.01)
+    monkeypatch.setattr("paravirt.cli.bench._connections.SECONDS", 0.01)
     ended = command(capfd, "bench", "idle", "--connections", "20", "--runs", "1", "--json")
     rows = msgspec.json.decode(ended.out)["results"]
 
