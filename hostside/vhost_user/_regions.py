@@ -20,6 +20,9 @@ AddressSpace: TypeAlias = Literal["frontend", "guest"]
 """Whose addresses SET_VRING_ADDR has: the guest's with GPA_ADDRESSES."""
 MAX_SLOTS = 509
 """What the kernel's own backends allow, and QEMU asks for at most."""
+MAX_BYTES = 1 << 45
+"""32 TiB of memory, a quarter of what a process can map: a file may claim any size without having
+it, and other frontends need some room too. The largest machines for hire have 24 TiB."""
 _ADDRESSES = 1 << 64
 
 
@@ -56,6 +59,8 @@ class Regions:
         """Add one region with the next descriptor. Raises `OSError` without room for it here."""
         if len(self._regions) >= MAX_SLOTS:
             raise PeerError(f"more than {MAX_SLOTS} memory regions")
+        if row.size + sum(other.size for other, _ in self._regions) > MAX_BYTES:
+            raise PeerError(f"{row.size} more bytes of memory: more than {MAX_BYTES} in all")
         if row.user + row.size > _ADDRESSES:
             raise PeerError(f"a memory region of {row.size} bytes at {row.user:#x}: it overflows")
         for other, _ in self._regions:

@@ -190,6 +190,15 @@ async def with_short_file(frontend: Frontend) -> None:
         os.close(fd)
 
 
+async def with_large_file(frontend: Frontend) -> None:
+    fd = os.memfd_create("large")
+    os.ftruncate(fd, 1 << 46)
+    try:
+        await frontend.ask(Request.ADD_MEM_REG, region(size=1 << 46), [fd])
+    finally:
+        os.close(fd)
+
+
 async def with_another_file(frontend: Frontend) -> None:
     await frontend.introduce()
     fd = os.memfd_create("another")
@@ -240,6 +249,7 @@ LIES: dict[str, Script] = {
     "region beyond the file": lambda f: more(f, region(offset=4096)),
     "short file": with_short_file,
     "memory is an eventfd": lambda f: f.share(f.queues[0].kick.fileno()),
+    "more memory than there are addresses": with_large_file,
     "another file for the same region": with_another_file,
     "unknown region removed": lambda f: f.ask(Request.REM_MEM_REG, B),
     "table outside of memory": lambda f: address(f, desc=1 << 50),
