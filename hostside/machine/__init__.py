@@ -12,4 +12,8 @@ from ._errors import (
 )
 from ._irqfd import Irqfd as Irqfd
 from ._link import MachineLink as MachineLink
-from ._machine import Machine as Machine, MachineStatistics as MachineStatistics
+from ._machine import (
+    Machine as Machine,
+    MachineStatistics as MachineStatistics,
+    Note as Note,
+)

@@ -47,6 +47,19 @@ class MachineStatistics(msgspec.Struct, frozen=True):
     """Bytes that the guest printed and nobody had room for."""
 
 
+class Note(msgspec.Struct, frozen=True):
+    """The registers that came with a notification that carries data."""
+
+    kind: BellKind
+    """VMPORT or MAP_GPA."""
+    address: int
+    """ECX, or the first argument of the hypercall."""
+    value: int
+    """EBX, or the second argument."""
+    rsi: int
+    rdi: int
+
+
 class Machine:
     """A virtual machine whose memory is a Region and whose devices are served over links.
 
@@ -231,6 +244,13 @@ class Machine:
     def _check_idle(self) -> None:
         if self._running:
             raise trio.BusyResourceError("the machine runs")
+
+    def notes(self) -> list[Note]:
+        """Return what came with the latest notifications that carry data, the oldest first."""
+        core: Any = self._vm.c
+        first = max(0, core.noted - lib.PV_NOTES)
+        rows = (core.notes[index % lib.PV_NOTES] for index in range(first, core.noted))
+        return [Note(BellKind(r.kind), r.address, r.value, r.rsi, r.rdi) for r in rows]
 
     def statistics(self) -> MachineStatistics:
         """Count what happened so far."""

@@ -9,6 +9,7 @@ import trio
 
 from paravirt.doorbells import Adaptive, Direct, EventFd, Polling
 from paravirt.doorbells.kvm import (
+    BellKind,
     DoorbellRefused,
     HyperV,
     MmioDatamatch,
@@ -53,6 +54,17 @@ async def test_kick_by_ioeventfd_never_leaves_for_user_space(kind: type[Doorbell
         assert (await play(machine, echo(50))).ok
 
         assert machine.statistics().kicks == 0
+
+
+async def test_data_in_a_notification_is_kept_beside_the_ring() -> None:
+    """VMware's backdoor: six registers a kick, of which the latest 64 are kept."""
+    async with Machine() as machine, echoing(machine, doorbell=Vmport):
+        await play(machine, Task(program=Program.KICK, count=100))
+        notes = machine.notes()
+
+        assert len(notes) == 64
+        assert {note.kind for note in notes} == {BellKind.VMPORT}
+        assert {(note.address, note.rsi) for note in notes} == {(machine.boot.bell(0).address, 0)}
 
 
 @pytest.mark.parametrize("queues", [1, 2])
