@@ -44,8 +44,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     program: Program
     count: int
-    """Requests, kicks or wakes in all; 0: until the host sets the argument `STOP`, and for a disk
-    as many as it has room for."""
+    """Requests, kicks or interrupts in all; 0: until the host sets the argument `STOP`, for a disk
+    as many requests as it has room for."""
     depth: int = 1
     """Requests in flight on a queue, up to 256."""
     interrupt: bool = False

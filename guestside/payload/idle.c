@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A guest that does nothing but sleep until it is interrupted, a number of times, with its queues ready. */
+/* A guest that does nothing but sleep until it has been interrupted a number of times, with its queues ready. */
 #include "payload.h"
 
 enum pv_result pv_idle(struct pv_guest *g)
@@ -14,9 +14,9 @@ enum pv_result pv_idle(struct pv_guest *g)
         return result;
     pv_drive(g);
     uint64_t woken = 0;
-    uint64_t seen = pv_load_acquire64(&g->boot->interrupts);
+    uint64_t first = pv_load_acquire64(&g->boot->interrupts), seen = first;
     pv_put(g, "asleep\n");
-    for (; count ? woken < count : !pv_stopped(g); woken++) {
+    for (; count ? seen - first < count : !pv_stopped(g); woken++) { /* two interrupts may be one wake */
         if (g->arguments[PV_ARG_INTERRUPT])
             pv_sleep(g->boot, seen);
         else

@@ -30,7 +30,7 @@ enum pv_program { PV_ECHO = 1, PV_BLOCK = 2, PV_KICK = 3, PV_IDLE = 4 };
 enum pv_argument {
     PV_ARG_PROGRAM = 0,
     PV_ARG_DEPTH = 1,      /* requests in flight on a queue */
-    PV_ARG_COUNT = 2,      /* requests in all; 0: until PV_ARG_STOP */
+    PV_ARG_COUNT = 2,      /* requests, kicks or interrupts in all; 0: until PV_ARG_STOP */
     PV_ARG_INTERRUPT = 3,  /* 1: sleep until an interrupt; 0: look again and again */
     PV_ARG_SIZE = 4,       /* bytes a request */
     PV_ARG_QUEUES = 5,     /* queues in use, from 0 on */
@@ -79,7 +79,8 @@ struct pv_guest {
     uint32_t queue_count;
     uint32_t *samples;
     uint32_t sample_count, sample_max;
-    uint64_t answered; /* when the device last answered, in cycles */
+    uint64_t explained; /* interrupts that came for something we know */
+    uint64_t answered;  /* when the device last answered, in cycles */
 };
 
 /* main.c: run what the boot page asks for; the exit code. */

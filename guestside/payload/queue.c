@@ -81,22 +81,36 @@ static enum pv_result look(struct pv_guest *g)
     return PV_OK;
 }
 
-enum pv_result pv_wait(struct pv_guest *g)
+/*
+ * An interrupt that no answer explains may be a change of the device's status, which is an exit to read: it is read before the next sleep,
+ * and one interrupt goes on the account of the answer that is there after a sleep.
+ */
+static enum pv_result sleep_until_pending(struct pv_guest *g)
 {
-    if (!interrupts(g))
-        return look(g);
     for (;;) {
         uint64_t seen = pv_load_acquire64(&g->boot->interrupts);
 
         if (arm(g))
-            break;
-        pv_sleep(g->boot, seen);
-        if (!pending(g) && pv_device_status(g) & NEEDS_RESET) /* woken for something else */
+            return PV_OK;
+        if (seen == g->explained) {
+            pv_sleep(g->boot, seen);
+            g->explained += pending(g);
+        } else if (pv_device_status(g) & NEEDS_RESET) {
             return pv_fail(g, PV_SILENT, "needs-reset", g->queue_count);
+        } else {
+            g->explained = seen;
+        }
     }
+}
+
+enum pv_result pv_wait(struct pv_guest *g)
+{
+    if (!interrupts(g))
+        return look(g);
+    enum pv_result result = sleep_until_pending(g);
     for (uint32_t i = 0; i < g->queue_count; i++)
         disarm(&g->queues[i]);
-    return PV_OK;
+    return result;
 }
 
 uint64_t pv_kicks(const struct pv_guest *g)
