@@ -67,6 +67,10 @@ class Device:
     """How many handlers of one queue may be suspended at once; None for as many as the queue has
     descriptors."""
 
+    header_size: int = 0
+    """Bytes, 64 at most, that requests begin with: they are copied as a batch is taken, and a first
+    `read` of just so many costs next to nothing."""
+
     handles_batches: ClassVar[bool] = False
     """Whether `handle_batch` is the one that was overridden."""
 

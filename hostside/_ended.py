@@ -41,10 +41,17 @@ class EndedRing:
         return 0
 
     def read_file(
-        self, token: int, offset: int, fd: int, position: int, size: int, flags: int = 0
+        self,
+        token: int,
+        offset: int,
+        fd: int,
+        position: int,
+        size: int,
+        flags: int = 0,
+        last: bytes = b"",
     ) -> int:
         """Move nothing."""
-        del token, offset, fd, position, size, flags
+        del token, offset, fd, position, size, flags, last
         return 0
 
     write_file = read_file
@@ -56,6 +63,10 @@ class EndedRing:
         del spin_ns
         self.complete(done, lengths, ended)
         return []
+
+    def heads(self, count: int) -> tuple[bytes, ...]:
+        """Find nothing."""
+        return (b"",) * count
 
     def complete(self, done: Sequence[int], lengths: None = None, ended: int = 0) -> bool:
         """Count the completions, which are too late."""

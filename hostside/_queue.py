@@ -87,7 +87,9 @@ class DeviceQueue:
         on_error: Callable[[DeviceQueue, PeerError], None],
         *,
         taken: bool = False,
+        header_size: int = 0,
     ) -> None:
+        start.ring.peek(header_size)
         self.index = start.queue
         self.ring: DeviceRing | EndedRing = start.ring
         self.kick = start.kick
@@ -100,6 +102,7 @@ class DeviceQueue:
         self._loop = loop
         self._on_error = on_error
         self._taken = taken
+        self._peeks = header_size > 0
         self._stop = trio.Event()
         self._room = trio.Event()
         self._calls = self._suppressed = self._cut = 0
@@ -188,11 +191,13 @@ class DeviceQueue:
         self.late = now >= self._share_until
         self.count = self.left = len(flat) // 2
         self.in_order = not self._taken
-        if self.count == 1:
-            self._tokens = flat
+        self._tokens = flat[::2]
+        if self._peeks:
+            heads = self.ring.heads(self.count)
+            self.batch = map(Request, repeat(self), self._tokens, flat[1::2], heads)
+        elif self.count == 1:
             self.batch = iter((Request(self, flat[0], flat[1]),))
         else:
-            self._tokens = flat[::2]
             self.batch = map(Request, repeat(self), self._tokens, flat[1::2])
         self._looked = now
         self._hold_until = now + HOLD_NS

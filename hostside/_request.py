@@ -41,6 +41,7 @@ class Request(msgspec.Struct, gc=False, eq=False):
     id: int
     """Names the request within its queue; not used again before the next reset."""
     _sizes: int
+    _head: bytes = b""
     replied: bool = False
     """Whether the reply was given; nobody asks once the handler returned."""
     _taken: int = 0
@@ -78,6 +79,9 @@ class Request(msgspec.Struct, gc=False, eq=False):
         Without a size no more than `READ_MOST` at once.
         """
         left = (self._sizes >> 32) - self._taken
+        if size is not None and size == len(self._head) and not self._taken and size <= left:
+            self._taken = size
+            return self._head
         size = min(READ_MOST if size is None else size, left)
         if size <= 0:
             return b""
@@ -113,25 +117,32 @@ class Request(msgspec.Struct, gc=False, eq=False):
         return count
 
     @trio.lowlevel.enable_ki_protection
-    def write_from_file(self, fd: int, position: int, size: int, flags: int = 0) -> int:
+    def write_from_file(
+        self, fd: int, position: int, size: int, flags: int = 0, last: bytes = b""
+    ) -> int:
         """Append up to `size` bytes of a file to the reply, without a copy if the guest is here.
 
-        Returns the bytes moved: short at the end of the file or of the room. `flags` are those of
-        `os.preadv`. Raises `OSError` as that does; `BlockingIOError` with `os.RWF_NOWAIT` if the
-        bytes would have to be waited for. May run in a worker thread that is waited for: a reset is
-        not done as long as guest memory is written.
+        Once all of them are there, `last` is placed at the very end of the reply. Returns the bytes
+        moved: short at the end of the file or of the room. `flags` are those of `os.preadv`. Raises
+        `OSError` as that does; `BlockingIOError` with `os.RWF_NOWAIT` if the bytes would have to be
+        waited for. May run in a worker thread that is waited for: a reset is not done as long as
+        guest memory is written.
         """
         self._check_open()
         size = min(size, (self._sizes & 0xFFFFFFFF) - self._end)
-        count = self._queue.ring.read_file(self.id, self._end, fd, position, size, flags)
+        ring = self._queue.ring
+        count = ring.read_file(self.id, self._end, fd, position, size, flags, last)
         self._end += count
         return count
 
     @trio.lowlevel.enable_ki_protection
-    def read_to_file(self, fd: int, position: int, size: int, flags: int = 0) -> int:
+    def read_to_file(
+        self, fd: int, position: int, size: int, flags: int = 0, last: bytes = b""
+    ) -> int:
         """Take up to `size` bytes and write them to a file, as `write_from_file` the other way."""
         size = min(size, (self._sizes >> 32) - self._taken)
-        count = self._queue.ring.write_file(self.id, self._taken, fd, position, size, flags)
+        ring = self._queue.ring
+        count = ring.write_file(self.id, self._taken, fd, position, size, flags, last)
         self._taken += count
         return count
 

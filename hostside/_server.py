@@ -135,7 +135,8 @@ class Server:
         loop = current_loop()
         self._features = start.ring.geometry.features  # by which a device tells its queues apart
         taken = start.queue in self._device.taken_queues
-        queue = DeviceQueue(start, loop, self.peer_error, taken=taken)
+        size = self._device.header_size
+        queue = DeviceQueue(start, loop, self.peer_error, taken=taken, header_size=size)
         self._queues[queue.index] = queue
         if not taken:
             self._handled += 1

@@ -317,3 +317,22 @@ def test_a_new_ring_has_counted_nothing() -> None:
 
     assert (statistics.popped, statistics.completed, statistics.in_flight) == (0, 0, 0)
     assert (statistics.stale, statistics.rejected, statistics.broken) == (0, {}, None)
+
+
+# Peeking.
+
+
+def test_the_first_bytes_of_what_is_taken_are_at_hand() -> None:
+    """Of a chain that is shorter, what follows its end means nothing."""
+    scene = ready(3)
+    scene.device.peek(2)
+    flat = scene.device.cycle([])
+    whole = [scene.device.read(token, 0, 2) for token in flat[::2]]
+
+    assert list(scene.device.heads(3)) == whole
+
+
+@pytest.mark.parametrize("size", [-1, 65])
+def test_no_more_than_a_header_can_be_peeked_at(size: int) -> None:
+    with pytest.raises(ValueError):
+        ready(1).device.peek(size)

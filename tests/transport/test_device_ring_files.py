@@ -172,3 +172,16 @@ def test_no_position_stands_for_the_files_own(fd: int, position: int) -> None:
 
     with pytest.raises(ValueError):
         scene.device.read_file(token, 0, fd, position, 8)
+
+
+def test_the_end_of_a_reply_comes_with_its_last_byte(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(16)))
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    scene, token = scene_with(8, 4, flags=WRITE)
+
+    assert scene.device.read_file(token, 0, fd, 12, 11, 0, b"!") == 4  # the file ends here
+    assert scene.device.written(token) == 4
+    assert scene.device.read_file(token, 0, fd, 0, 11, 0, b"!") == 11
+    assert scene.device.written(token) == 12
+    assert scene.memory.read(DATA, 8) == bytes(range(8))
+    os.close(fd)

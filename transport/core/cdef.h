@@ -52,7 +52,10 @@ int pv_device_start(struct pv_device_ring *r, const struct pv_memory *memory, co
                     struct pv_node *nodes, uint32_t node_count, uint32_t table_max, uint16_t generation, uint16_t avail, uint16_t used);
 struct pv_slot *pv_device_slot(const struct pv_device_ring *r, uint64_t token);
 
-struct pv_turn { struct pv_device_ring *ring; struct pv_popped *popped; uint32_t room; uint32_t limit; uint32_t taken; uint32_t ended; };
+struct pv_turn {
+    struct pv_device_ring *ring; struct pv_popped *popped;
+    uint32_t room; uint32_t limit; uint32_t taken; uint32_t ended; uint32_t head_size; uint8_t *heads;
+};
 int pv_host_turn(struct pv_turn *turn, uint32_t ended, uint64_t spin_ns);
 int pv_host_cycle(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended, uint64_t spin_ns);
 int pv_host_complete(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended);
@@ -63,6 +66,10 @@ int64_t pv_host_read(struct pv_device_ring *r, uint64_t token, uint32_t offset, 
 int64_t pv_host_write(struct pv_device_ring *r, uint64_t token, uint32_t offset, const void *from, uint32_t len);
 int64_t pv_host_read_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags);
 int64_t pv_host_write_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags);
+int64_t pv_host_read_whole(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags,
+                           const void *last, uint32_t size);
+int64_t pv_host_write_whole(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags,
+                            const void *last, uint32_t size);
 
 int pv_driver_start(struct pv_driver_ring *r, const struct pv_memory *memory, const struct pv_geometry *geometry,
                     struct pv_driver_slot *slots, uint64_t tables_addr, uint32_t table_max);

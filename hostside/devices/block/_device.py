@@ -75,6 +75,7 @@ class Block(Device):
     """
 
     device_id = DEVICE_ID
+    header_size = HEADER.size
 
     def __init__(
         self,
@@ -222,15 +223,15 @@ class Block(Device):
         size = request.writable - 1  # -1 without room for a status: no multiple of 512
         self._check_range(position, size)
         image, moved = self._image, 0
-        if image.read_flags is not None and size <= _IN_LINE_BYTES:
+        flags = image.read_flags
+        if flags is not None and size <= _IN_LINE_BYTES:
             try:
-                moved = request.write_from_file(image.fd, position, size, image.read_flags)
+                moved = request.write_from_file(image.fd, position, size, flags, _OK)
             except BlockingIOError:
                 pass
             except OSError as error:
                 raise self._failed(error) from error
             if moved == size:
-                request.write(_OK)
                 return None
         job = partial(image.read, request, position + moved, size - moved)
         return self._in_thread(request, job)
@@ -239,12 +240,16 @@ class Block(Device):
         size = request.readable - _HEADER_BYTES
         self._check_writable()
         self._check_range(position, size)
-        stable = self._is_stable(request)  # then in line only in memory, where it is all the same
         image, moved = self._image, 0
         flags = image.write_flags
-        if flags is not None and size <= _IN_LINE_BYTES and not (flags and stable):
+        # One that has to be stable is done in line only in memory, where it is all the same.
+        if (
+            flags is not None
+            and size <= _IN_LINE_BYTES
+            and not (flags and self._is_stable(request))
+        ):
             try:
-                moved = request.read_to_file(image.fd, position, size, flags)
+                moved = request.read_to_file(image.fd, position, size, flags, _OK)
                 image.wrote()
             except BlockingIOError:
                 pass
@@ -253,8 +258,8 @@ class Block(Device):
                     raise self._failed(error) from error
                 image.write_flags = None
             if moved == size:
-                request.write_at(request.writable - 1, _OK)
                 return None
+        stable = self._is_stable(request)
         return self._write_in_thread(request, position + moved, size - moved, stable=stable)
 
     def _discard(self, request: Request) -> Awaitable[None]:

@@ -27,7 +27,7 @@ from ._serve import load
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from paravirt.guestside.load import LoadDriver
+    from paravirt.guestside.load import AsyncLoadDriver, LoadDriver
     from paravirt.transport.bench import LoadResult
 
 SIZE = 4096
@@ -54,38 +54,47 @@ def scratch_disk(folder: Path) -> Generator[Path]:
         ) from None
 
 
-def random_sectors(seed: int) -> list[int]:
-    """Return where to read and write, the same for all cases of a run."""
+def random_sectors(seed: int, size: int = DISK) -> list[int]:
+    """Return where to read and write on a disk, the same for all cases of a run."""
     chance = random.Random(seed)
-    return [chance.randrange(DISK // SIZE) * SECTORS for _ in range(4096)]
+    return [chance.randrange(size // SIZE) * SECTORS for _ in range(4096)]
+
+
+def run_load(
+    driver: LoadDriver | AsyncLoadDriver, kind: BlockType, depth: int, count: int, size: int = DISK
+) -> LoadResult:
+    """Send random requests of 4 KiB from a C loop, with latencies if one at a time."""
+    return driver.run_load(
+        count,
+        data=HEADER.pack(kind, 0) + (bytes(SIZE) if kind == BlockType.OUT else b""),
+        reply_size=STATUS_BYTES + (SIZE if kind == BlockType.IN else 0),
+        depth=depth,
+        stamps=random_sectors(count, size),
+        stamp_offset=SECTOR_AT,
+        latencies=depth == 1,
+    )
+
+
+def figures_of(result: LoadResult) -> dict[str, float]:
+    """Name what a load measured."""
+    figures = {"iops": result.rate, "kicks_per_request": result.kicks / result.requests}
+    if result.latencies_ns:
+        figures["p50_us"] = result.percentile_us(50)
+        figures["p99_us"] = result.percentile_us(99)
+    return figures
 
 
 def ours(path: Path, kind: BlockType, depth: int, count: int) -> Case:
     """Describe requests from a C loop to our block device."""
-    data = HEADER.pack(kind, 0) + (bytes(SIZE) if kind == BlockType.OUT else b"")
-    reply = STATUS_BYTES + (SIZE if kind == BlockType.IN else 0)
 
     def drive(driver: LoadDriver) -> LoadResult:
-        return driver.run_load(
-            count,
-            data=data,
-            reply_size=reply,
-            depth=depth,
-            stamps=random_sectors(count),
-            stamp_offset=SECTOR_AT,
-            latencies=depth == 1,
-        )
+        return run_load(driver, kind, depth, count)
 
     def measure() -> Mapping[str, float]:
         with Block(path) as disk:
-            result = trio.run(load, disk, drive, Adaptive)
-        figures = {"iops": result.rate, "kicks_per_request": result.kicks / result.requests}
-        if depth == 1:
-            figures["p50_us"] = result.percentile_us(50)
-            figures["p99_us"] = result.percentile_us(99)
-        return figures
+            return figures_of(trio.run(load, disk, drive, Adaptive))
 
-    return Case(_name(kind), OURS, depth, SIZE, measure)
+    return Case(kind_name(kind), OURS, depth, SIZE, measure)
 
 
 def python_driver(path: Path) -> Case:
@@ -132,10 +141,11 @@ def system_calls(path: Path, kind: BlockType) -> Case:
         finally:
             os.close(fd)
 
-    return Case(_name(kind), "preadv/pwritev in a loop", 1, SIZE, measure)
+    return Case(kind_name(kind), "preadv/pwritev in a loop", 1, SIZE, measure)
 
 
-def _name(kind: BlockType) -> str:
+def kind_name(kind: BlockType) -> str:
+    """Say what a request does."""
     return "read" if kind == BlockType.IN else "write"
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-import click
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,6 +15,8 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from rich.console import Console
 
 REFRESH_NS = 100_000_000
@@ -48,10 +50,11 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def say(self, line: str) -> None:
-        """Print a line on standard output, with the bar out of the way."""
+    @contextmanager
+    def hidden(self) -> Generator[None]:
+        """Take the bar away while something else is printed."""
         self._progress.stop()
-        click.echo(line)
+        yield
         self._progress.start()
 
     def expect(self, total: int) -> None:

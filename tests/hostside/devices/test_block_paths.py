@@ -44,13 +44,16 @@ class Files:
             monkeypatch.setattr(Request, name, self._wrap(getattr(Request, name)))
 
     def _wrap(self, move: Callable[..., int]) -> Callable[..., int]:
-        def moved(request: Request, fd: int, position: int, size: int, flags: int = 0) -> int:
+        def moved(
+            request: Request, fd: int, position: int, size: int, flags: int = 0, last: bytes = b""
+        ) -> int:
             self.flags.append(flags)
+            last = last if self.answer is None else b""
             if flags & NOWAIT:
                 if isinstance(self.answer, OSError):
                     raise self.answer
                 size = size if self.answer is None else self.answer
-            return move(request, fd, position, size)
+            return move(request, fd, position, size, 0, last)
 
         return moved
 

@@ -105,6 +105,8 @@ static int take(struct pv_turn *turn)
     turn->ended = 0;
     if (turn->limit != PV_NO_LIMIT)
         turn->limit -= turn->taken;
+    for (uint32_t i = 0; turn->head_size && i < turn->taken; i++)
+        pv_device_read(turn->ring, turn->popped[i].token, 0, turn->heads + (size_t)i * turn->head_size, turn->head_size);
     return taken;
 }
 

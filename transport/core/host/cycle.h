@@ -23,6 +23,8 @@ struct pv_turn {
     uint32_t limit; /* how many more may be taken, PV_NO_LIMIT for any number */
     uint32_t taken;
     uint32_t ended;
+    uint32_t head_size; /* bytes of each chain taken that are copied to `heads` at once, 0 for none */
+    uint8_t *heads;     /* room for `room` of them; what a chain is short of stays as it was */
 };
 
 #define PV_NO_LIMIT UINT32_MAX
@@ -54,6 +56,12 @@ int64_t pv_host_write(struct pv_device_ring *r, uint64_t token, uint32_t offset,
  */
 int64_t pv_host_read_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags);
 int64_t pv_host_write_file(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags);
+
+/* The same, and if all `len` bytes moved, the `size` bytes at `last` become the end of the reply. */
+int64_t pv_host_read_whole(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags,
+                           const void *last, uint32_t size);
+int64_t pv_host_write_whole(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags,
+                            const void *last, uint32_t size);
 
 /* The driver's end: its memory is its own, so there is no guard. */
 int pv_host_driver_spin(struct pv_driver_ring *r, uint64_t spin_ns);

@@ -103,3 +103,26 @@ int64_t pv_host_write_file(struct pv_device_ring *r, uint64_t token, uint32_t of
 {
     return move(r, pv_device_slot(r, token), offset, fd, position, len, flags, false);
 }
+
+/* Place the `size` bytes that end the reply, if all that was asked for came. */
+static int64_t end_reply(struct pv_device_ring *r, uint64_t token, int64_t count, uint32_t len, const void *last, uint32_t size)
+{
+    const struct pv_slot *slot = pv_device_slot(r, token);
+
+    if (count < 0 || count < len || !slot || slot->writable < size)
+        return count;
+    int64_t placed = pv_host_write(r, token, slot->writable - size, last, size);
+    return placed < 0 ? placed : count;
+}
+
+int64_t pv_host_read_whole(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags,
+                           const void *last, uint32_t size)
+{
+    return end_reply(r, token, pv_host_read_file(r, token, offset, fd, position, len, flags), len, last, size);
+}
+
+int64_t pv_host_write_whole(struct pv_device_ring *r, uint64_t token, uint32_t offset, int fd, int64_t position, uint32_t len, int flags,
+                            const void *last, uint32_t size)
+{
+    return end_reply(r, token, pv_host_write_file(r, token, offset, fd, position, len, flags), len, last, size);
+}
