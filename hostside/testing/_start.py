@@ -43,7 +43,7 @@ async def running(settings: LinuxGuest) -> AsyncGenerator[Guest]:
                 async with _process(settings, machine, command, nursery) as guest:
                     if settings.incoming is None:
                         await guest.ready()
-                    archive.unlink(missing_ok=True)  # QEMU has read it
+                        archive.unlink(missing_ok=True)  # QEMU has read it
                     yield guest
             except BaseException as error:  # noqa: BLE001  (raised below, not as part of a group)
                 failure = error
