@@ -12,6 +12,7 @@ from paravirt.transport.vhost_user import ProtocolFeature, Request
 from paravirt.transport.vhost_user.payloads import ConfigAccess
 
 from ._setup import Place, Setup
+from ._state import load_state, save_state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -181,6 +182,22 @@ class VhostUserLink:
         await trio.lowlevel.checkpoint()
         self._need_config()
         await self._ask(Request.SET_CONFIG, ConfigAccess(offset, 0, data))
+
+    async def save_state(self) -> bytes:
+        """Return what the device keeps besides guest memory, for another backend to load.
+
+        Its queues must be stopped (`set_status(0)`, or the end of a driver). Raises
+        `NegotiationError` if the backend cannot. Cancelled, the link is of no use any more.
+        """
+        return await save_state(self.session)
+
+    async def load_state(self, state: bytes) -> None:
+        """Have the device go on from what `save_state` of another one's link returned.
+
+        Its queues must be stopped. Raises `NegotiationError` if it refuses, as it was before.
+        Cancelled, the link is of no use any more.
+        """
+        await load_state(self.session, state)
 
     async def _ask(self, request: Request, payload: Payload) -> Payload:
         return await self._do(lambda session: session.ask(request, payload))

@@ -33,6 +33,7 @@ WANTED = (
     | ProtocolFeature.RESET_DEVICE
     | ProtocolFeature.CONFIGURE_MEM_SLOTS
     | ProtocolFeature.STATUS
+    | ProtocolFeature.DEVICE_STATE
 )
 """The protocol features that this frontend uses where it can."""
 MEMORY_SIZE = 64 << 20

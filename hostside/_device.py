@@ -134,6 +134,23 @@ class Device:
             f"{type(self).__name__} has no writable configuration at {offset}, {len(data)} bytes"
         )
 
+    def save_state(self) -> bytes:
+        """Return what another device like this needs to go on where this one stopped.
+
+        Called while no queue runs, before the guest goes on elsewhere. The default has nothing to
+        tell; one that has should begin with a version of its own.
+        """
+        return b""
+
+    def load_state(self, state: bytes) -> None:
+        """Take over what `save_state` of another device returned, or raise `NegotiationError`.
+
+        Called while no queue runs; a state that is refused must leave this device as it was. The
+        default takes nothing.
+        """
+        if state:
+            raise NegotiationError(f"{type(self).__name__} takes no state, {len(state)} bytes came")
+
     @property
     def config(self) -> ConfigSpace:
         """The configuration space; assigning a new one tells the driver (2.5).

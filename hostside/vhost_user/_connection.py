@@ -12,9 +12,11 @@ from paravirt.transport.vhost_user import REQUESTS, Channel, Incoming
 
 from .._server import serve
 from ._link import BackendLink
+from ._migration import Migration
 from ._offer import Offer
 from ._rings import Rings
 from ._session import Session
+from ._state import Transfer
 from ._vring import Vring
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ class _Connection:
         self._channel = Channel(sock, REQUESTS)
         self._link = BackendLink(vrings, device.config.to_bytes())
         self._rings = Rings(vrings, self._link, offer)
-        self._session = Session(self._channel, self._link, self._rings, offer)
+        self._transfer = Transfer(device, self._rings)
+        migration = Migration(self._rings, self._transfer)
+        self._session = Session(self._channel, self._link, self._rings, offer, migration)
         self._put, self._messages = trio.open_memory_channel[Incoming](READ_AHEAD)
         self._scope = trio.CancelScope()
         self._error: Exception | None = None
@@ -58,7 +62,13 @@ class _Connection:
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
-                for part in self._serve, self._read, self._answer, self._link.tell:
+                for part in (
+                    self._serve,
+                    self._read,
+                    self._answer,
+                    self._link.tell,
+                    self._transfer.run,
+                ):
                     nursery.start_soon(self._guarded, part)
         finally:
             self._close()

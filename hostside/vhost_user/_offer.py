@@ -48,6 +48,7 @@ class Offer:
             | ProtocolFeature.RESET_DEVICE
             | ProtocolFeature.CONFIGURE_MEM_SLOTS
             | ProtocolFeature.STATUS
+            | ProtocolFeature.DEVICE_STATE
         )
         if config:
             protocol |= ProtocolFeature.CONFIG | ProtocolFeature.BACKEND_REQ

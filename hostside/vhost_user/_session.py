@@ -19,7 +19,6 @@ from paravirt.transport.vhost_user import (
     payloads as p,
 )
 
-from ._migration import Migration
 from ._network import rarp_address
 from ._regions import MAX_SLOTS, Regions
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from paravirt.transport.vhost_user import Channel, Incoming, Message
 
     from ._link import BackendLink
+    from ._migration import Migration
     from ._offer import Offer
     from ._rings import Rings
 
@@ -47,7 +47,14 @@ CONFIG_SPACE = 256
 class Session:
     """Answers the messages of one frontend, one after the other."""
 
-    def __init__(self, channel: Channel, link: BackendLink, rings: Rings, offer: Offer) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        link: BackendLink,
+        rings: Rings,
+        offer: Offer,
+        migration: Migration,
+    ) -> None:
         self._channel = channel
         self._link = link
         self._rings = rings
@@ -56,7 +63,7 @@ class Session:
         self._handlers: Mapping[int, Handler] = {
             **self._of_device(),
             **self._of_queues(),
-            **Migration(rings).handlers,
+            **migration.handlers,
         }
 
     def _of_device(self) -> dict[int, Handler]:

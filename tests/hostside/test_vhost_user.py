@@ -46,6 +46,7 @@ async def test_offers_ring_features_and_protocol_features() -> None:
         | ProtocolFeature.RESET_DEVICE
         | ProtocolFeature.CONFIGURE_MEM_SLOTS
         | ProtocolFeature.STATUS
+        | ProtocolFeature.DEVICE_STATE
     )
 
 

@@ -22,6 +22,7 @@ from ._messages import (
     When as When,
 )
 from ._requests import BackendRequest as BackendRequest, Request as Request
+from ._state_pipe import StatePipe as StatePipe
 from ._table import (
     BACKEND_REQUESTS as BACKEND_REQUESTS,
     REQUESTS as REQUESTS,

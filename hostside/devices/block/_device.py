@@ -39,6 +39,7 @@ from ._offer import (
     offered_features,
 )
 from ._opening import ImageError
+from ._saved import load_disk, save_disk
 from ._writer import Writer
 
 if TYPE_CHECKING:
@@ -173,6 +174,15 @@ class Block(Device):
             await self._run_blocking(self._image.hand_over)
         except OSError as error:
             _log.error("%s stays locked: %s", self._image.path, error)
+
+    def save_state(self) -> bytes:
+        """Return what a driver knows of the disk, and the cache mode that it chose."""
+        return save_disk(self._space, self._id)
+
+    def load_state(self, state: bytes) -> None:
+        """Go on as the disk that was saved: this one must look the same to the driver."""
+        writeback = load_disk(state, self._space, self._id)
+        self._change_config(writeback=writeback)
 
     def config_written(self, offset: int, data: bytes) -> None:
         """Switch the cache mode; nothing else is the driver's to write (5.2.5)."""
