@@ -74,7 +74,7 @@ class Machine:
     def __init__(self, *, memory_size: int = MEMORY_SIZE, vcpus: int = 1, ring: int = 3) -> None:
         if memory_size % _layout.LARGE_PAGE or not _LEAST_MEMORY <= memory_size <= lib.PV_BLOCK:
             raise ValueError(
-                f"a machine of {memory_size} bytes: multiples of 2 MiB, 4 MiB to 3 GiB"
+                f"a machine of {memory_size} bytes: it has a multiple of 2 MiB, 4 to 3328 MiB"
             )
         if not 0 < vcpus <= lib.PV_VCPUS:
             raise ValueError(f"a machine with {vcpus} vCPUs: it may have 1 to {lib.PV_VCPUS}")
@@ -109,7 +109,6 @@ class Machine:
 
     def _make(self, region: Region) -> None:
         self._vm.set_memory(0, region)
-        _layout.prepare(self.memory, self.memory_size)
         for _ in range(self._vcpu_count):
             self._vm.add_vcpu()
         self.boot = BootPage(self.memory.view(lib.PV_BOOT, BootPage.SIZE)[0])
@@ -143,11 +142,15 @@ class Machine:
         return self._vm.vcpus
 
     def load(self, elf: Path | bytes) -> None:
-        """Put a payload into memory; the next `run` starts it.
+        """Put a payload into memory; the next `run` starts it, whatever one before it has left.
 
         Raises ValueError for one that does not fit, OSError if it cannot be read, RuntimeError
-        without pyelftools (`paravirt[kvm]`).
+        without pyelftools (`paravirt[kvm]`), trio.BusyResourceError while the machine runs.
         """
+        self._check_idle()
+        _layout.prepare(self.memory, self.memory_size)
+        for index, kick in enumerate(self._kicks):
+            self.boot.put_bell(index, kick)
         entry, self._end = _elf.load(elf, self.memory, self.memory_size)
         for vcpu in self._vm.vcpus:
             vcpu.reset(entry=entry, ring=self.ring, boot=lib.PV_BOOT)

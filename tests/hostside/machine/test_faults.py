@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
+from paravirt.hostside import serve
 from paravirt.hostside.machine import GuestFault, GuestStalled, Machine
 from paravirt.hostside.machine._faults import unknown
 from paravirt.hostside.machine._kvm import lib
 from tests.hostside.machine.guests import ends
+from tests.hostside.machine.playing import Echo, echo, play
 
 if TYPE_CHECKING:
     from tests.hostside.machine.conftest import Guest
@@ -164,3 +167,24 @@ async def test_invalid_opcode_goes_to_the_handler_that_ring_0_named(guest: Guest
         machine.load(guest(source))
 
         assert await machine.run() == 9
+
+
+async def test_next_payload_finds_nothing_of_what_the_last_has_broken(guest: Guest) -> None:
+    """A guest may write where its tables and its ring-0 code are; that is its own affair."""
+    source = """
+        mov $0x1000, %edi       /* all up to the stacks */
+        mov $0xff000 / 8, %ecx
+        xor %eax, %eax
+        rep stosq
+        ud2
+    """
+    async with Machine(ring=3) as machine:
+        link = machine.plug(Echo())
+        machine.load(guest(source))
+        with pytest.raises(GuestFault):
+            await machine.run()
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve, Echo(), link)
+            assert (await play(machine, echo(20, depth=4))).ok
+            nursery.cancel_scope.cancel()
