@@ -26,8 +26,6 @@ _FIRST_GSI: Final = 24
 """Those before are the pins of the interrupt controller."""
 _MSI: Final = 0xFEE00000
 """Where message-signalled interrupts are written; bits 12 to 19 choose the CPU."""
-_HYPERV_MSRS: Final = range(0x40000000, 0x40000200)
-"""Hyper-V's; those of Xen follow (hyperv-tlfs.h, KVM_XEN_HVM_CONFIG)."""
 _ROUTING: Final = struct.Struct("<II")  # struct kvm_irq_routing: nr, flags; routes follow
 _ROUTE: Final = struct.Struct("<IIIIIII20x")  # ..._entry: gsi, type, flags, pad; address, data
 _LIKE_AMD: Final = (b"AuthenticAMD", b"HygonGenuine")
@@ -97,7 +95,9 @@ class Vm:
         """Make one more vCPU, in the state of a CPU that was just switched on."""
         vcpu = Vcpu(self.fd, self._kvm, len(self.vcpus), self.c)
         self.vcpus.append(vcpu)
-        vcpu.set_cpuid(self._kvm)
+        # From the start, since a vCPU keeps the CPUID with which it ran first, and a doorbell by
+        # Hyper-V's hypercall may come later.
+        vcpu.set_cpuid(self._kvm, hyperv=self.ask("KVM_CAP_HYPERV_CPUID") > 0)
         vcpu.enable_interrupts()
         return vcpu
 
@@ -112,14 +112,8 @@ class Vm:
         return _FIRST_GSI + len(self._routing) - 1
 
     def write_msr(self, index: int, value: int) -> None:
-        """Write a model-specific register of the first vCPU before that enters the guest again.
-
-        One of Hyper-V's makes the vCPU show Hyper-V's CPUID leaves, without which KVM has no such
-        register; a vCPU that has run keeps the CPUID that it had.
-        """
+        """Write a model-specific register of the first vCPU before that enters the guest again."""
         first = self.vcpus[0]
-        if index in _HYPERV_MSRS and not first.entries:
-            first.set_cpuid(self._kvm, hyperv=True)
         first.post(partial(first.write_msr, index, value))
 
     def set_irqfd(self, fd: int, gsi: int, *, on: bool) -> None:

@@ -25,7 +25,6 @@ from paravirt.doorbells.kvm import (
     Vmport,
     XenEvtchn,
 )
-from paravirt.doorbells.testing import check_doorbell
 from tests.tools import missing
 
 from .page_vm import PageVm
@@ -33,8 +32,6 @@ from .page_vm import PageVm
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from paravirt.doorbells import Doorbell
-    from paravirt.doorbells.kvm import GuestKick
 
 HYPERCALLS = (HyperV, XenEvtchn, HypercallExit)
 BY_WRITE = [kind for kind in GUEST_KINDS if kind not in HYPERCALLS]
@@ -53,21 +50,6 @@ def vm() -> Generator[PageVm, None, None]:
 
 def rung(bell: GuestBell) -> bool:
     return bell.wait_blocking(0)
-
-
-@each
-async def test_rung_by_a_guest_it_keeps_the_contract(vm: PageVm, kind: type[GuestBell]) -> None:
-    kicks: dict[Doorbell, GuestKick] = {}
-
-    def make() -> Doorbell:
-        bell = kind()
-        kicks[bell] = bell.attach(vm, queue=3)
-        return bell
-
-    def ring(bell: Doorbell) -> None:
-        vm.kick(kicks[bell])
-
-    await check_doorbell(make, ring)
 
 
 @each

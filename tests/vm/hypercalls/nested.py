@@ -120,7 +120,8 @@ async def run_nested(nodes: Sequence[str], folder: Path) -> Outcome:
             modules=["kvm_amd", "virtiofs"],
             arguments=["-cpu", "max,+svm", *device],
         ) as guest:
-            return sort((await guest.run(inside(nodes))).output)
+            done = await guest.run(inside(nodes))
+            return sort(f"{done.output}\n(its exit status was {done.status})")
 
 
 def sort(output: str) -> Outcome:

@@ -16,19 +16,15 @@ from paravirt.doorbells.kvm import (
     PioIoeventfd,
     XenEvtchn,
 )
-from paravirt.doorbells.testing import check_doorbell
 from tests.doorbells.kvm.page_vm import PageVm
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from paravirt.doorbells import Doorbell
-    from paravirt.doorbells.kvm import GuestKick
 
 pytestmark = pytest.mark.hypercall
 IN_THE_KERNEL = (HyperV, XenEvtchn)
 each = pytest.mark.parametrize("kind", [*IN_THE_KERNEL, HypercallExit], ids=lambda kind: kind.name)
-MANY = 2000
 
 
 @pytest.fixture
@@ -42,30 +38,6 @@ def rings(bell: GuestBell) -> int:
         return os.eventfd_read(bell.fileno())
     except BlockingIOError:
         return 0
-
-
-@each
-async def test_rung_by_a_hypercall_it_keeps_the_contract(vm: PageVm, kind: type[GuestBell]) -> None:
-    kicks: dict[Doorbell, GuestKick] = {}
-
-    def make() -> Doorbell:
-        bell = kind()
-        kicks[bell] = bell.attach(vm, queue=3)
-        return bell
-
-    def ring(bell: Doorbell) -> None:
-        vm.kick(kicks[bell])
-
-    await check_doorbell(make, ring)
-
-
-@each
-def test_each_of_many_kicks_is_heard(vm: PageVm, kind: type[GuestBell]) -> None:
-    with closing(kind()) as bell:
-        vm.kick(bell.attach(vm, 0), MANY)
-
-        assert rings(bell) == MANY
-        assert vm.exits == (0 if kind in IN_THE_KERNEL else MANY)
 
 
 @each
@@ -85,16 +57,6 @@ def test_it_can_be_attached_again(vm: PageVm, kind: type[GuestBell]) -> None:
             bell.detach()
 
             assert rings(bell) == 1
-
-
-def test_xen_and_hyperv_are_had_together(vm: PageVm) -> None:
-    """Hyper-V's pass Xen's handler by bit 31 of EAX, which 64-bit guests can set."""
-    with closing(XenEvtchn()) as xen, closing(HyperV()) as hyperv:
-        kick = xen.attach(vm, 0)
-        hyperv.attach(vm, 0)
-        vm.kick(kick)
-
-        assert (rings(xen), rings(hyperv)) == (1, 0)
 
 
 @pytest.mark.parametrize("other", IN_THE_KERNEL, ids=lambda kind: kind.name)

@@ -1,0 +1,93 @@
+"""The guest's own code, `guest/doorbell.h`, against each doorbell on a real machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from paravirt.doorbells.kvm import (
+    GUEST_KINDS,
+    GuestBell,
+    MmioExit,
+    MmioIoeventfd,
+    PioExit,
+    PioIoeventfd,
+    Vmport,
+)
+from paravirt.doorbells.testing import check_doorbell
+from paravirt.hostside.machine import Machine
+from tests.tools import missing
+
+from .ringing import RingingGuest, build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from paravirt.doorbells import Doorbell
+
+BY_WRITE = [kind for kind in GUEST_KINDS if not kind.name.startswith("hypercall")]
+BY_EXIT = (PioExit, MmioExit, Vmport)
+pytestmark = pytest.mark.kvm
+each = pytest.mark.parametrize("kind", BY_WRITE, ids=lambda kind: kind.name)
+MANY = 100
+
+
+@pytest.fixture(autouse=True)
+def kvm() -> None:
+    if platform.machine() != "x86_64" or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        missing("no /dev/kvm that can be opened, on x86-64")
+
+
+@pytest.fixture(scope="module")
+def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("ringing"))
+
+
+@each
+async def test_rung_by_the_guests_own_code_it_keeps_the_contract(
+    kind: type[GuestBell], elf: Path
+) -> None:
+    """In ring 3, where this code runs at the CPU's own speed whatever the host."""
+    async with Machine(ring=3) as machine:
+        guest = RingingGuest(machine, elf)
+
+        def make() -> Doorbell:
+            bell = kind()
+            guest.attach(bell)
+            return bell
+
+        await check_doorbell(make, lambda _: guest.ring())
+
+
+@each
+@pytest.mark.parametrize("ring", [0, 3])
+async def test_each_of_many_kicks_is_heard(kind: type[GuestBell], ring: int, elf: Path) -> None:
+    async with Machine(ring=ring) as machine:
+        guest = RingingGuest(machine, elf)
+        with closing(kind()) as bell:
+            guest.attach(bell)
+            guest.ring(MANY)
+
+            assert os.eventfd_read(bell.fileno()) == MANY
+        assert machine.statistics().kicks == (MANY if kind in BY_EXIT else 0)
+        assert machine.statistics().stray == 0
+
+
+async def test_the_guest_tells_which_bell_it_rang_last(elf: Path) -> None:
+    """By `taken` the host knows that no kick by the bell before is on its way."""
+    async with Machine() as machine:
+        guest = RingingGuest(machine, elf)
+        with closing(PioIoeventfd()) as old, closing(MmioIoeventfd()) as new:
+            first = guest.attach(old)
+            guest.ring()
+            assert machine.boot.taken(0) == first
+            second = guest.attach(new)
+            assert machine.boot.taken(0) == first
+            guest.ring()
+
+            assert machine.boot.taken(0) == second
+            assert [os.eventfd_read(bell.fileno()) for bell in (old, new)] == [1, 1]

@@ -1,0 +1,127 @@
+"""The machine and the payload, as they are, with hypercalls as doorbells."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from paravirt.doorbells.kvm import GuestBell, HypercallExit, HyperV, Vendor, XenEvtchn
+from paravirt.doorbells.testing import check_doorbell
+from paravirt.hostside.machine import GuestFault, Machine
+from tests.doorbells.kvm.ringing import RingingGuest, build
+from tests.hostside.machine.playing import echo, echoing, play
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from paravirt.doorbells import Doorbell
+
+pytestmark = pytest.mark.hypercall
+IN_THE_KERNEL = (HyperV, XenEvtchn)
+KINDS = (*IN_THE_KERNEL, HypercallExit)
+each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+MANY: Final = 2000
+
+KVM_ENABLE_CAP: Final = 0x4068AEA3  # linux/kvm.h
+DISABLE_QUIRKS2: Final = 213
+FIX_HYPERCALL_INSN: Final = 1 << 5
+VMCALL: Final = b"\x0f\x01\xc1"
+VMMCALL: Final = b"\x0f\x01\xd9"
+
+
+@pytest.fixture(scope="module")
+def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("ringing"))
+
+
+@each
+async def test_rung_by_the_guests_own_code_it_keeps_the_contract(
+    kind: type[GuestBell], elf: Path
+) -> None:
+    async with Machine(ring=0) as machine:
+        guest = RingingGuest(machine, elf)
+
+        def make() -> Doorbell:
+            bell = kind()
+            guest.attach(bell)
+            return bell
+
+        await check_doorbell(make, lambda _: guest.ring())
+
+
+@each
+async def test_each_of_many_kicks_is_heard_and_the_text_stays(
+    kind: type[GuestBell], elf: Path
+) -> None:
+    """The guest picks the instruction by CPUID, so KVM has nothing to rewrite."""
+    async with Machine(ring=0) as machine:
+        guest = RingingGuest(machine, elf)
+        before = guest.text()
+        with closing(kind()) as bell:
+            guest.attach(bell)
+            guest.ring(MANY)
+
+            assert os.eventfd_read(bell.fileno()) == MANY
+        assert guest.text() == before
+        assert machine.statistics().kicks == (0 if kind in IN_THE_KERNEL else MANY)
+
+
+@pytest.mark.parametrize("last", IN_THE_KERNEL, ids=lambda kind: kind.name)
+async def test_xen_and_hyperv_are_had_together(last: type[GuestBell], elf: Path) -> None:
+    """Hyper-V's pass Xen's handler by bit 31 of EAX, which the guest always sets."""
+    (first,) = set(IN_THE_KERNEL) - {last}
+    async with Machine(ring=0) as machine:
+        guest = RingingGuest(machine, elf)
+        with closing(first()) as old, closing(last()) as new:
+            for bell in old, new:
+                guest.attach(bell)
+                guest.ring()
+
+            assert [os.eventfd_read(bell.fileno()) for bell in (old, new)] == [1, 1]
+
+
+@each
+async def test_payload_is_answered(kind: type[GuestBell]) -> None:
+    async with Machine(ring=0) as machine, echoing(machine, doorbell=kind) as link:
+        report = await play(machine, echo(40, depth=4))
+
+        assert report.ok, report
+        assert report.figures["requests"] == 40
+        assert report.figures["kicks"] > 0
+        assert link.refused == {}
+        assert machine.statistics().stray == 0
+
+
+async def test_the_other_vendors_instruction_is_heard_and_the_text_is_not_what_it_was(
+    elf: Path,
+) -> None:
+    """KVM_X86_QUIRK_FIX_HYPERCALL_INSN: this is what breaks attestation."""
+    async with Machine(ring=0) as machine:
+        guest = RingingGuest(machine, elf, believed=Vendor.INTEL)
+        before = guest.text()
+        with closing(HyperV()) as bell:
+            guest.attach(bell)
+            guest.ring(3)
+
+            assert os.eventfd_read(bell.fileno()) == 3
+        assert guest.text() == before.replace(VMCALL, VMMCALL)
+        assert guest.text() != before
+
+
+async def test_without_the_quirk_the_other_vendors_instruction_is_a_fault(elf: Path) -> None:
+    async with Machine(ring=0) as machine:
+        asked = struct.pack("=IIQ24x64x", DISABLE_QUIRKS2, 0, FIX_HYPERCALL_INSN)
+        fcntl.ioctl(machine.vm.fd, KVM_ENABLE_CAP, asked)
+        guest = RingingGuest(machine, elf, believed=Vendor.INTEL)
+        before = guest.text()
+        with closing(HyperV()) as bell:
+            guest.attach(bell)
+            with pytest.raises(GuestFault, match="#UD"):
+                guest.ring()
+
+        assert guest.text() == before
