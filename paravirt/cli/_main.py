@@ -14,7 +14,9 @@ from ._errors import BadInput, CommandError, Interrupted, complain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "doctor", "bench", "serve", "probe")
+COMMANDS = ("demo", "doctor", "bench", "serve", "probe", "run")
+FOLDERS = {"run": "machine"}
+"""Packages of commands that are not called like them."""
 CORE = "paravirt.transport._core"
 
 
@@ -31,7 +33,7 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        package = importlib.import_module(f".{cmd_name}", __package__)
+        package = importlib.import_module(f".{FOLDERS.get(cmd_name, cmd_name)}", __package__)
         command: object = getattr(package, cmd_name)
         assert isinstance(command, click.Command)
         return command
@@ -49,6 +51,7 @@ class Commands(click.Group):
       paravirt bench --help        see what can be measured
       paravirt serve --help        see what a virtual machine can attach to
       paravirt probe --help        see what a vhost-user backend offers
+      paravirt run --help          boot a bare-metal guest of yours on KVM
     """,
 )
 @click.version_option(__version__, prog_name="paravirt")
