@@ -90,6 +90,15 @@ class Vcpu:
         while self._chores:
             self._chores.popleft()()
 
+    def settle(self) -> None:
+        """Have KVM complete the access that the vCPU came out with; it must not run.
+
+        KVM does so at the next entry, and then sets registers: by then they would be others.
+        """
+        if self.entries:
+            self.stop()
+            self.enter()
+
     def allow(self) -> None:
         """Let `enter` run the guest again."""
         lib.pv_vcpu_allow(self._c)
@@ -106,6 +115,7 @@ class Vcpu:
 
     def reset(self, *, entry: int, ring: int, boot: int) -> None:
         """Put the vCPU before the payload's first instruction, in 64-bit mode."""
+        self.settle()
         ioctl(self._fd, "KVM_SET_SREGS", self._special(ring))
         regs = ffi.new("struct kvm_regs *")
         regs.rip, regs.rflags = entry, _RFLAGS

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ._packages import Report, say_nothing
-from ._start import running
+from ._start import fetch_parts, running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +68,13 @@ class LinuxGuest:
     """Is told of downloads."""
 
     _block: AbstractAsyncContextManager[Guest] | None = field(default=None, init=False, repr=False)
+
+    async def fetch(self) -> Kernel:
+        """Fetch what is missing, so that a start does not; returns the kernel, for other guests.
+
+        Raises `GuestError` if it cannot be had. Cancelled, it leaves nothing half done.
+        """
+        return await fetch_parts(self)
 
     async def __aenter__(self) -> Guest:
         if self._block is not None:

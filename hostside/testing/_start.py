@@ -64,12 +64,17 @@ def _machine(settings: LinuxGuest) -> Machine:
     )
 
 
+async def fetch_parts(settings: LinuxGuest) -> Kernel:
+    """Fetch what is missing and return the kernel; see `LinuxGuest.fetch`."""
+    find_qemu()
+    await find_busybox(settings.report)
+    kernel = settings.kernel
+    return kernel if isinstance(kernel, Kernel) else await fetch_kernel(kernel, settings.report)
+
+
 async def _prepare(settings: LinuxGuest, machine: Machine, archive: Path) -> list[str]:
     """Get all that is needed, and return QEMU's command line without what is attached."""
-    program = find_qemu()
-    kernel = settings.kernel
-    if not isinstance(kernel, Kernel):
-        kernel = await fetch_kernel(kernel, settings.report)
+    kernel = await fetch_parts(settings)
     busybox = await find_busybox(settings.report)
     drivers = [name for device in settings.devices for name in type_of(device).modules]
     files = {**with_libraries(settings.programs), **(settings.files or {})}
@@ -77,7 +82,7 @@ async def _prepare(settings: LinuxGuest, machine: Machine, archive: Path) -> lis
     await trio.Path(archive).write_bytes(content)
     boot = ["-kernel", str(kernel.image), "-initrd", str(archive)]
     return [
-        *(program, *machine.options(), *boot),
+        *(find_qemu(), *machine.options(), *boot),
         *("-append", f"{machine.parameters()} {settings.parameters}"),
     ]
 

@@ -68,13 +68,23 @@ class Rings:
         # What is written before the log is there would not be migrated.
         if self.log.lacks_base and ProtocolFeature.LOG_SHMFD in self._link.protocol:
             return False
-        # With STATUS the device hears of DRIVER_OK, before which it may use no buffer (2.1.2).
-        link = self._link
-        if ProtocolFeature.STATUS in link.protocol and not link.status & Status.DRIVER_OK:
+        if not self._driver_is_ok():
             return False
         if vring.enabled is None:  # without protocol features there is nothing to enable it with
             return not self.features & PROTOCOL_FEATURES
         return vring.enabled
+
+    def _driver_is_ok(self) -> bool:
+        """Say whether the driver may have buffers for us: with STATUS we hear of DRIVER_OK (2.1.2).
+
+        QEMU 7.2 starts its back-ends when the driver says so, and passes it on at the end for some
+        types, for others (entropy) never: of theirs FEATURES_OK alone is heard, which no driver has
+        without DRIVER.
+        """
+        status = self._link.status
+        if ProtocolFeature.STATUS not in self._link.protocol or status & Status.DRIVER_OK:
+            return True
+        return bool(status & Status.FEATURES_OK) and not status & Status.DRIVER
 
     async def refresh(self, *, waiting: bool = False) -> None:
         """Start and stop what is to be started and stopped; waits for what is taken to be done.

@@ -23,6 +23,7 @@ NAMES = [kind.name for kind in KINDS]
       paravirt demo
       paravirt demo --size 1G --doorbell eventfd --doorbell polling
       paravirt demo disk.img
+      paravirt demo --guest
       paravirt demo --json | python3 -m json.tool
     """
 )
@@ -41,8 +42,15 @@ NAMES = [kind.name for kind in KINDS]
     metavar="BYTES",
     help="Size of the image to make, as 64M (the default) or 1G; without IMAGE.",
 )
+@click.option(
+    "--guest",
+    is_flag=True,
+    help="Then start Linux under QEMU, and have it read, mount and write the disk too.",
+)
 @json_option
-def demo(image: Path | None, names: tuple[str, ...], size: int | None, *, as_json: bool) -> int:
+def demo(
+    image: Path | None, names: tuple[str, ...], size: int | None, *, guest: bool, as_json: bool
+) -> int:
     """Serve a disk image through a ring, with each doorbell in turn.
 
     With each, everything is read through a driver and compared with the file by SHA-256, then a
@@ -50,6 +58,9 @@ def demo(image: Path | None, names: tuple[str, ...], size: int | None, *, as_jso
 
     IMAGE is any file or block device. It is only read: a scratch copy, in the folder for temporary
     files (TMPDIR), takes the writes. Without IMAGE an ext4 image with real files is made.
+
+    With --guest, Debian's kernel, and a busybox if there is none, are fetched the first time by
+    `apt-get download`, into ~/.cache/paravirt/vm or the folder that PARAVIRT_VM names.
     """
     from ._show import show  # needs the C core, which `doctor` does without
 
@@ -61,4 +72,4 @@ def demo(image: Path | None, names: tuple[str, ...], size: int | None, *, as_jso
         if name in refused:
             raise BadInput(f"no {name} doorbell here: {refused[name]}")
     kinds = [kind for kind in chosen if kind.name not in refused]
-    return show(image, size or DEFAULT_SIZE, kinds, as_json=as_json)
+    return show(image, size or DEFAULT_SIZE, kinds, guest=guest, as_json=as_json)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
+import click
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,8 +15,6 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from rich.console import Console
 
 REFRESH_NS = 100_000_000
@@ -50,11 +48,10 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    @contextmanager
-    def hidden(self) -> Generator[None]:
-        """Take the bar away while something else is printed."""
+    def say(self, line: str) -> None:
+        """Print a line on standard output, with the bar out of the way."""
         self._progress.stop()
-        yield
+        click.echo(line)
         self._progress.start()
 
     def expect(self, total: int) -> None:

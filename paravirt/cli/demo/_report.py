@@ -7,9 +7,23 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .._output import figure, make_table, number
+from ._size import binary
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a Linux guest found."""
+
+    kernel: str
+    """Its release, as `uname -r` says."""
+    start_s: float
+    """Seconds from nothing until it did what it was told."""
+    file_system: str | None = None
+    """The type of what is on the disk; null if it is none that the kernel knows."""
+    files: int | None = None
+    """How many files that has."""
 
 
 class Step(msgspec.Struct):
@@ -27,6 +41,8 @@ class Step(msgspec.Struct):
     p99_us: float | None = None
     kicks_per_request: float | None = None
     calls_per_request: float | None = None
+    guest: Seen | msgspec.UnsetType = msgspec.UNSET
+    """Only in the guest's step."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -34,6 +50,19 @@ class Report(msgspec.Struct, frozen=True):
 
     ok: bool
     steps: list[Step]
+
+
+def seen_by_guest(step: Step, seen: Seen) -> str:
+    """Tell what the guest saw."""
+    if seen.file_system is None:
+        mounted = "It mounted nothing: there is no file system on it that this kernel knows."
+    else:
+        mounted = f"It mounted it: {seen.file_system} with {number(seen.files)} files."
+    return (
+        f"Linux {seen.kernel} was up in {seen.start_s} s.\n"
+        f"It read {binary(step.bytes)} in pieces of 1 MiB, and they are the file's. {mounted}\n"
+        "What it wrote to the copy is in the file."
+    )
 
 
 def step_table(steps: list[Step]) -> Table:

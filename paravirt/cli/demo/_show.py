@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
+import msgspec
 
 from paravirt.hostside.devices.block import Block, ImageError
 
 from .._errors import BadInput, complain
 from .._output import make_console, print_json
+from ._guest import GuestTour
 from ._image import check_room, copy_image, make_image
 from ._progress import Bar
-from ._report import Report, Step, step_table
+from ._report import Report, Step, seen_by_guest, step_table
 from ._script import REQUEST, pattern_pieces
 from ._size import binary
 from ._stop import Stop
@@ -27,13 +28,23 @@ if TYPE_CHECKING:
     from paravirt.doorbells import Doorbell
 
 
-def show(image: Path | None, size: int, kinds: Sequence[type[Doorbell]], *, as_json: bool) -> int:
+def show(
+    image: Path | None,
+    size: int,
+    kinds: Sequence[type[Doorbell]],
+    *,
+    guest: bool = False,
+    as_json: bool,
+) -> int:
     """Run the demo and print what it showed; returns 0, or 1 if something was wrong.
 
     Raises `BadInput`, and what `Stop.check` does. However it ends, nothing of it is left on disk.
     """
     bar = Bar(make_console(stderr=True))
     with Stop() as stop, _scratch_folder() as folder, bar:
+        linux = GuestTour(bar=bar, stop=stop, quiet=as_json) if guest else None
+        if linux is not None:
+            linux.fetch()
         what = str(image)
         if image is None:
             bar.begin("making an ext4 image")
@@ -45,13 +56,15 @@ def show(image: Path | None, size: int, kinds: Sequence[type[Doorbell]], *, as_j
             check_room(image, disk.capacity, folder, written)
             bar.expect(disk.capacity + len(kinds) * (disk.capacity + written))
             if not as_json:
-                with bar.hidden():
-                    click.echo(f"Serving {what}, {binary(disk.capacity)}, through a virtio ring.")
+                bar.say(f"Serving {what}, {binary(disk.capacity)}, through a virtio ring.")
             bar.begin("copying")
             scratch = folder / "scratch.img"
             sha256 = copy_image(image, scratch, bar=bar, stop=stop)
             tour = Tour(disk, scratch, sha256, bar=bar, stop=stop)
             steps = [tour.visit(kind) for kind in kinds]
+            if linux is not None:
+                steps.append(linux.visit(disk, image, scratch))
+                tour.failures += linux.failures
     _print(steps, tour.failures, as_json=as_json)
     return 1 if tour.failures else 0
 
@@ -94,6 +107,9 @@ def _print(steps: list[Step], failures: list[str], *, as_json: bool) -> None:
     console.print(
         f"SHA-256 {steps[0].sha256}\n"
         "is the file's, and was read each time; what was written is in the file.\n"
-        'A doorbell only says "look at the ring": the data went one and the same way.\n'
-        "Next: `paravirt doctor`, or `paravirt demo IMAGE` with a disk image of yours."
+        'A doorbell only says "look at the ring": the data went one and the same way.'
     )
+    for step in steps:
+        if step.guest is not msgspec.UNSET:
+            console.print(seen_by_guest(step, step.guest))
+    console.print("Next: `paravirt doctor`, or `paravirt demo IMAGE` with a disk image of yours.")

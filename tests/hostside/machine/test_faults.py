@@ -145,9 +145,25 @@ async def test_guest_that_sleeps_for_ever_is_ended(guest: Guest, ring: int) -> N
             await machine.run(stall=0.2)
 
 
-async def test_machine_is_of_use_after_a_fault(guest: Guest) -> None:
-    async with Machine() as machine:
-        machine.load(guest("ud2"))
+@pytest.mark.parametrize("way", ["mov %eax, (%rdx)", "mov (%rdx), %rcx"], ids=["write", "read"])
+async def test_access_that_ended_a_run_is_not_finished_in_the_next(guest: Guest, way: str) -> None:
+    """KVM would take the next payload's registers for its own, and go on behind the old access."""
+    source = f"mov $0x7000, %ebx\n mov ${NOWHERE | 0x83}, %eax\n mov %rax, (%rbx)\n"
+    async with Machine(ring=0) as machine:
+        machine.load(guest(f"{source} mov ${NOWHERE}, %edx\n invlpg (%rdx)\n {way}"))
+        with pytest.raises(GuestFault, match="neither memory nor a device"):
+            await machine.run()
+        machine.load(guest("mov $0x11, %ecx\n cmp $0x11, %ecx\n je 1f\n ud2\n 1:" + ends(5)))
+        rip = machine.vcpus[0].registers().values["rip"]
+
+        assert rip == lib.PV_PAYLOAD
+        assert await machine.run() == 5
+
+
+@pytest.mark.parametrize("source", ["ud2", NO_IDT], ids=["fault", "triple"])
+async def test_machine_is_of_use_after_a_fault(guest: Guest, source: str) -> None:
+    async with Machine(ring=0) as machine:
+        machine.load(guest(source))
         with pytest.raises(GuestFault):
             await machine.run()
         machine.load(guest(ends(5)))
