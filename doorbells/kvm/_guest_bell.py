@@ -96,6 +96,7 @@ class GuestBell(EventFd):
     def attach(self, exits: ExitSource, queue: int) -> GuestKick:
         """Let a guest ring this doorbell; returns what it must do.
 
+        A hypercall is tried first, by `probe`, which blocks for a moment once a process.
         Raises DoorbellRefused with the reason where the machine or its host cannot do that,
         RuntimeError if it is attached already, trio.ClosedResourceError after `close`.
         """
