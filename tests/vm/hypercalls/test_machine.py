@@ -33,6 +33,9 @@ FIX_HYPERCALL_INSN: Final = 1 << 5
 VMCALL: Final = b"\x0f\x01\xc1"
 VMMCALL: Final = b"\x0f\x01\xd9"
 
+VENDOR: Final = 0x8000 + 12  # of the boot page: hostside/machine/core/layout.h, doorbell.h
+PICKED: Final = 0x8000 + 2248
+
 
 @pytest.fixture(scope="module")
 def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -125,3 +128,20 @@ async def test_without_the_quirk_the_other_vendors_instruction_is_a_fault(elf: P
                 guest.ring()
 
         assert guest.text() == before
+
+
+async def test_payload_that_meets_the_other_vendors_cpu_picks_again_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a move: it has picked VMCALL, which is #UD here, and no text is rewritten."""
+    async with Machine(ring=0) as machine, echoing(machine, doorbell=HyperV):
+        asked = struct.pack("=IIQ24x64x", DISABLE_QUIRKS2, 0, FIX_HYPERCALL_INSN)
+        fcntl.ioctl(machine.vm.fd, KVM_ENABLE_CAP, asked)
+        monkeypatch.setattr(machine.vm, "vendor", lambda: Vendor.INTEL)
+        machine.memory.write(PICKED, (machine.boot.generation + 1).to_bytes(4, "little"))
+
+        report = await play(machine, echo(40, depth=4))
+
+        assert report.ok, report
+        assert report.figures["requests"] == 40
+        assert int.from_bytes(machine.memory.read(VENDOR, 4), "little") == Vendor.AMD
