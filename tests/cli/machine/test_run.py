@@ -76,7 +76,7 @@ def test_ring_0_is_a_choice(capfd: pytest.CaptureFixture[str], elf: Path) -> Non
     ("words", "why"),
     [
         (["--argument", "x"], "0x10"),
-        (["--memory", "3"], "multiples of 2 MiB"),
+        (["--memory", "3"], "2 MiB"),
         (["--vcpus", "0"], "vCPUs"),
         (["--doorbell", "hypercall-xen"], "no hypercall-xen here"),
         (["--doorbell", "bell"], "bell"),
