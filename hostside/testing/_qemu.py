@@ -93,8 +93,7 @@ class Machine(msgspec.Struct, frozen=True):
             owner = f"netdev={name}-net"
         suffix = "-pci" if self.pci else "-device" if kind.backend else ""
         parts = [f"{kind.name}{suffix}", owner, f"id={name}", kind.options.format(queues=queues)]
-        if self.pci:
-            parts.append(kind.pci_options)
+        parts.append(kind.pci_options if self.pci else kind.mmio_options)
         if self.notify == "pio":
             parts.append("modern-pio-notify=on")
         return [*options, "-device", ",".join(filter(None, parts))]
