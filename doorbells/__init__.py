@@ -13,6 +13,7 @@ from ._direct import Direct as Direct
 from ._eventfd import EventFd as EventFd
 from ._kinds import KINDS as KINDS, probe as probe
 from ._polling import Adaptive as Adaptive, Polling as Polling
+from ._several import wait_for_any as wait_for_any
 from ._waiting import (
     wait_for_work as wait_for_work,
     wait_for_work_blocking as wait_for_work_blocking,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from paravirt.transport.bench import Load, LoadResult
+from paravirt.transport.bench import Load, LoadResult, lend
 
 from ._base import DriverBase
 from ._driver import Driver
@@ -45,8 +45,8 @@ class _Loader(DriverBase):
         With `stamps`, the next of them replaces 8 bytes at `stamp_offset` of each request.
 
         Until `stop_load`, it does not return while the device fails to answer. Raises `ValueError`
-        for a depth that the queue has no room for, `MemoryError` if the buffers do not fit, and
-        `RingBroken`.
+        for a depth that the queue has no room for, `MemoryError` if the buffers do not fit,
+        `SwapRefused` for a kick without a descriptor, and `RingBroken`.
         """
         client = self._client(queue, submitting=False)
         if not 0 < depth <= client.ring.room:
@@ -57,14 +57,15 @@ class _Loader(DriverBase):
         self._load = load
         if self._stopped:  # before there was anything to stop
             load.stop()
-        kick_fd, call_fd = client.kick.fileno(), client.call.fileno()
+        call_fd = client.call.fileno()
         try:
-            return load.run(
-                count,
-                kick_fd=-1 if kick_fd is None else kick_fd,
-                call_fd=-1 if call_fd is None or not blocking else call_fd,
-                latencies=latencies,
-            )
+            with lend(client.kick) as kick:
+                return load.run(
+                    count,
+                    kick=kick,
+                    call_fd=-1 if call_fd is None or not blocking else call_fd,
+                    latencies=latencies,
+                )
         finally:
             self._load = None
             for out, _, back, _ in buffers:

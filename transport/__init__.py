@@ -32,3 +32,4 @@ from ._loopback import Loopback as Loopback, loopback as loopback
 from ._memory import Memory as Memory, Slice as Slice
 from ._region import Region as Region
 from ._state import DeviceState as DeviceState, Status as Status
+from ._swap import SwappableKick as SwappableKick, SwapRefused as SwapRefused

@@ -111,7 +111,7 @@ class Faults:
 
     def wrap(self, bell: Doorbell, link: _Link, way: Way, queue: int) -> Doorbell:
         """Put the faults in front of a doorbell."""
-        return _Faulty(bell, self, link, way, queue)
+        return Faulty(bell, self, link, way, queue)
 
     def meet(self, bell: Doorbell, link: _Link, way: Way, queue: int) -> None:
         """Deliver a notification, or do to it what its turn is."""
@@ -164,7 +164,7 @@ class Faults:
             return
         ring.limit = 1
         kick = link.kick(queue)
-        bell = kick.bell if isinstance(kick, _Faulty) else kick  # this one meets no fault
+        bell = kick.bell if isinstance(kick, Faulty) else kick  # this one meets no fault
 
         def go_on() -> None:
             ring.limit = None
@@ -205,7 +205,7 @@ def _later(seconds: float, action: Callable[[], None]) -> None:
         timer.start()
 
 
-class _Faulty(Doorbell):
+class Faulty(Doorbell):
     """A doorbell whose rings meet faults; everything else is the real one's."""
 
     def __init__(self, bell: Doorbell, faults: Faults, link: _Link, way: Way, queue: int) -> None:
@@ -214,9 +214,11 @@ class _Faulty(Doorbell):
         self._link = link
         self._way: Way = way
         self._queue = queue
-        self.name = bell.name  # type: ignore[misc]
-        self.notifies = bell.notifies  # type: ignore[misc]
-        self.window = bell.window
+
+    def __getattribute__(self, name: str) -> object:
+        if name in ("name", "notifies", "window"):  # the bell's of now, which may change
+            return getattr(self.bell, name)
+        return super().__getattribute__(name)
 
     def ring(self) -> None:
         self._faults.meet(self.bell, self._link, self._way, self._queue)

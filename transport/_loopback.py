@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,6 +19,7 @@ from ._geometry import RingGeometry
 from ._memory import Memory
 from ._region import Region
 from ._state import DeviceState, Status
+from ._swap import SwappableKick, SwapRefused
 from .link import Change, ConfigWrite, DriverReady, QueueStart, Reset
 
 if TYPE_CHECKING:
@@ -83,11 +85,11 @@ class Loopback:
         self.memory = Memory([Region.create(memory_size, addr=MEMORY_BASE)])
         self.pool = (MEMORY_BASE, memory_size)
         self.faults = faults
-        self._kicks: list[Doorbell] = []
+        self._kicks: list[SwappableKick] = []
         self._calls: list[Doorbell] = []
         self._make_bells(kick_maker, call_maker)
         # Direct is chosen to have one thread and no descriptor; anything else may have two threads.
-        bells = (*self._kicks, *self._calls)
+        bells = (*(kick.bell for kick in self._kicks), *self._calls)
         control = Direct if any(isinstance(bell, Direct) for bell in bells) else EventFd
         self._control: Doorbell = control()
         self.changed: Doorbell = control()
@@ -97,7 +99,8 @@ class Loopback:
         self._rings: dict[int, DeviceRing] = {}
         self._lock = threading.RLock()
         # Who waits at a doorbell has the bell itself; only the other side's rings meet faults.
-        self._rung_kicks, self._rung_calls = self._kicks, self._calls
+        self._rung_kicks: Sequence[Doorbell] = self._kicks
+        self._rung_calls: Sequence[Doorbell] = self._calls
         if faults is not None:
             self._rung_kicks = [faults.wrap(b, self, "kick", i) for i, b in enumerate(self._kicks)]
             self._rung_calls = [faults.wrap(b, self, "call", i) for i, b in enumerate(self._calls)]
@@ -105,7 +108,7 @@ class Loopback:
     def _make_bells(self, kick_maker: DoorbellMaker, call_maker: DoorbellMaker) -> None:
         count = len(self._state.queues)
         try:
-            self._kicks += (kick_maker() for _ in range(count))
+            self._kicks += (SwappableKick(kick_maker()) for _ in range(count))
             self._calls += (call_maker() for _ in range(count))
         except BaseException:
             for bell in (*self._kicks, *self._calls):
@@ -146,6 +149,29 @@ class Loopback:
     def ring(self, queue: int) -> DeviceRing | None:
         """Return the device's end of a queue that runs, for tests that look behind the device."""
         return self._rings.get(queue)
+
+    async def swap(self, maker: DoorbellMaker, queue: int = 0) -> None:
+        """Change the doorbell that kicks a queue, under traffic; the call stays.
+
+        Both doorbells are heard until nobody can ring the old one any more, so no notification is
+        lost. Cancelled before that, the old one stays; cancelled after, the new one. From any
+        thread's trio run, unless a `Direct` has a part in it.
+
+        Raises `trio.BusyResourceError` if this queue's is being changed, `SwapRefused` if a driver
+        cannot ring the new one, `trio.ClosedResourceError` once the link is closed, `ValueError`
+        for a queue that does not exist, and what `maker` raises.
+        """
+        if not 0 <= queue < len(self._kicks):
+            raise ValueError(f"queue {queue}: the device has {len(self._kicks)}")
+        await self._kicks[queue].swap(partial(self._make_kick, maker), self._calls[queue].ring)
+
+    def _make_kick(self, maker: DoorbellMaker) -> Doorbell:
+        bell = maker()
+        threads = {self._device_thread, self._driver_thread, threading.get_ident()} - {None}
+        if isinstance(bell, Direct) and len(threads) > 1:
+            bell.close()
+            raise SwapRefused("a Direct doorbell stays in one thread, and the driver has another")
+        return bell
 
     def close(self) -> None:
         """Close both ends; idempotent."""

@@ -14,12 +14,14 @@ import msgspec
 
 from ._core import ffi, lib
 from ._errors import check
+from ._lent import lend as lend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._device_ring import DeviceRing
     from ._driver_ring import Buffer, DriverRing
+    from ._lent import LentBell
     from ._memory import Memory
 
 
@@ -157,11 +159,17 @@ class Load:
         self._stop = ffi.new("int *", 0)
 
     def run(
-        self, count: int, *, kick_fd: int = -1, call_fd: int = -1, latencies: bool = False
+        self,
+        count: int,
+        *,
+        kick: LentBell | None = None,
+        call_fd: int = -1,
+        latencies: bool = False,
     ) -> LoadResult:
         """Send `count` requests and wait for the replies; blocks without the interpreter lock.
 
-        `call_fd` makes it sleep between replies instead of looking. Raises `RingBroken`.
+        Without a `kick` the device has to look by itself. `call_fd` makes it sleep between replies
+        instead of looking. Raises `RingBroken`.
         """
         times = ffi.new("uint32_t[]", count) if latencies else ffi.NULL
         asked = ffi.new(
@@ -173,7 +181,7 @@ class Load:
                 "stamp_count": self._stamp_count,
                 "stamp_offset": self._stamp_offset,
                 "depth": self._depth,
-                "kick_fd": kick_fd,
+                "kick": ffi.NULL if kick is None else kick.c,
                 "call_fd": call_fd,
                 "count": count,
                 "latencies": times,

@@ -51,7 +51,7 @@ async def test_the_device_is_shown() -> None:
 def test_makers_choose_each_doorbell() -> None:
     link = loopback(Upper(), doorbell=Polling, call_doorbell=Adaptive)
 
-    assert isinstance(link.kick(0), Polling)
+    assert link.kick(0).name == Polling.name
     assert isinstance(link.call(0), Adaptive)
     link.close()
 
@@ -59,7 +59,7 @@ def test_makers_choose_each_doorbell() -> None:
 def test_one_maker_makes_both_kick_and_call() -> None:
     link = loopback(Upper(), doorbell=Adaptive)
 
-    assert isinstance(link.kick(0), Adaptive)
+    assert link.kick(0).name == Adaptive.name
     assert isinstance(link.call(0), Adaptive)
     assert link.kick(0) is not link.call(0)
     link.close()

@@ -13,7 +13,7 @@ struct pv_bench_load {
     uint32_t stamp_count;
     uint32_t stamp_offset;
     uint32_t depth;
-    int kick_fd;
+    struct pv_host_bell *kick;
     int call_fd;
     uint64_t count;
     uint32_t *latencies;

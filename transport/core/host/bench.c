@@ -172,16 +172,16 @@ static void sleep_on(struct load *l)
 
 static void kick(struct load *l)
 {
-    uint64_t one = 1;
-
     l->asked->kicks++;
-    while (l->asked->kick_fd >= 0 && write(l->asked->kick_fd, &one, sizeof one) < 0 && errno == EINTR)
-        ;
+    if (l->asked->kick)
+        pv_host_bell_ring(l->asked->kick);
 }
 
 static int run(struct load *l, volatile int *stop)
 {
     while (l->returned < l->asked->count && !*stop) {
+        if (l->asked->kick)
+            pv_host_bell_note(l->asked->kick); /* there may be nothing to kick for a long time */
         int rc = offer(l);
         if (rc < 0)
             return rc;

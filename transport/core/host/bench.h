@@ -6,7 +6,7 @@
 #ifndef PV_HOST_BENCH_H
 #define PV_HOST_BENCH_H
 
-#include "cycle.h"
+#include "bell.h"
 
 /* A cache line bounced `rounds` times: side 0 sends, side 1 answers. Nanoseconds for all rounds. */
 uint64_t pv_bench_ping_pong(uint32_t *line, uint32_t rounds, int side);
@@ -35,7 +35,7 @@ struct pv_bench_load {
     uint32_t stamp_count;
     uint32_t stamp_offset;
     uint32_t depth;
-    int kick_fd;         /* -1: the device polls */
+    struct pv_host_bell *kick; /* NULL: the device polls */
     int call_fd;         /* -1: poll; else arm, and sleep on it */
     uint64_t count;
     uint32_t *latencies; /* ns of each request, count of them; NULL for none */
