@@ -52,20 +52,16 @@ class _Loader(DriverBase):
         if not 0 < depth <= client.ring.room:
             raise ValueError(f"depth {depth}: the queue has room for {client.ring.room}")
         buffers = [self._buffer(data, reply_size) for _ in range(depth)]
-        memory = self.link.memory
-        load = Load(client.ring, memory, buffers, stamps=stamps, stamp_offset=stamp_offset)
+        ring, memory = client.ring, self.link.memory
+        load = Load(ring, memory, buffers, stamps=stamps, stamp_offset=stamp_offset)
         self._load = load
         if self._stopped:  # before there was anything to stop
             load.stop()
-        call_fd = client.call.fileno()
+        call_fd = client.call.fileno() if blocking else None
         try:
             with lend(client.kick) as kick:
-                return load.run(
-                    count,
-                    kick=kick,
-                    call_fd=-1 if call_fd is None or not blocking else call_fd,
-                    latencies=latencies,
-                )
+                fd = -1 if call_fd is None else call_fd
+                return load.run(count, kick=kick, call_fd=fd, latencies=latencies)
         finally:
             self._load = None
             for out, _, back, _ in buffers:

@@ -136,7 +136,7 @@ async def test_new_one_is_heard_after_a_cancellation_until_the_driver_is_back(
         swaps.driver.uses = swaps.bells[1]
         swaps.driver.moved = lambda: False  # type: ignore[method-assign]
         nursery.cancel_scope.cancel()
-    del swaps.driver.moved  # type: ignore[method-assign]
+    del swaps.driver.moved
     await swaps.kick.wait()
     swaps.driver.kick()
     await swaps.kick.wait()
@@ -157,7 +157,7 @@ async def test_next_change_waits_for_the_end_of_a_cancelled_one(autojump_clock: 
         swaps.driver.uses = swaps.bells[1]
         swaps.driver.moved = lambda: False  # type: ignore[method-assign]
         nursery.cancel_scope.cancel()
-    del swaps.driver.moved  # type: ignore[method-assign]
+    del swaps.driver.moved
     async with trio.open_nursery() as nursery:
         nursery.start_soon(swaps.swap)
         await trio.sleep(1)
