@@ -1,8 +1,8 @@
 """The kick of a live queue, whose doorbell may be changed under traffic.
 
 Both doorbells are registered and the server waits at both until no driver can ring the old one any
-more; then the old one goes, and the server looks at the ring once regardless. docs/swap.md has the
-rules, tests/model/swap.pml the proof that no wakeup is lost and the rules without which one is.
+more; then the old one goes, and the server looks at the ring once regardless. A driver that
+is idle is told under a lock, or woken by a call to look.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SwappableKick(Doorbell):
 
     def _listen_to(self, *bells: Doorbell) -> None:
         """Wait at these from the next wait on; the last is the newest."""
-        self._bells = bells
+        self._bells: tuple[Doorbell, ...] = bells
         newest = bells[-1]
         self.name = newest.name  # type: ignore[misc]
         self.window = newest.window
@@ -107,7 +107,7 @@ class SwappableKick(Doorbell):
     @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
         """Wait for a ring of any doorbell that may be rung; see `Doorbell.wait`."""
-        if len(self._bells) > 1:
+        if self._earlier:
             self._finish_if_moved()
         bells = self._bells
         try:
@@ -119,10 +119,9 @@ class SwappableKick(Doorbell):
 
     def wait_blocking(self, timeout: float | None = None) -> bool:
         """Wait in a thread without trio; raises RuntimeError while the doorbell is changed."""
-        bells = self._bells
-        if len(bells) > 1:
+        if self._earlier:
             raise RuntimeError("the doorbell is being changed, which is heard of under trio only")
-        return bells[0].wait_blocking(timeout)
+        return self.bell.wait_blocking(timeout)
 
     def fileno(self) -> int | None:
         """Give the descriptor of the doorbell of now; see `Doorbell.fileno`."""
