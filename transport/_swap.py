@@ -2,7 +2,7 @@
 
 Both doorbells are registered and the server waits at both until no driver can ring the old one any
 more; then the old one goes, and the server looks at the ring once regardless. A driver that
-is idle is told under a lock, or woken by a call to look.
+is idle is told under a lock, or woken by a call to look. tests/model/swap.pml is the proof.
 """
 
 from __future__ import annotations
