@@ -45,9 +45,6 @@ TYPES = {
         # Where the file system is a module, it wants a checksum that it does not depend on.
         ("virtio_blk", "crc32c_generic", "ext4"),
         "num-queues={queues}",
-        # There Linux takes the 1024 that the bus allows, whatever the device says; QEMU asks for a
-        # file for requests in hand that is as large as the device says.
-        mmio_options="queue-size=1024",
     ),
     4: Type("vhost-user-rng", ("virtio_rng",)),
     8: Type("vhost-user-scsi", ("virtio_scsi", "sd_mod"), "num_queues={queues}"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from paravirt.transport import NegotiationError, PeerError, Status
-from paravirt.transport.inflight import InflightFile
+from paravirt.transport.inflight import InflightFile, table_size
 from paravirt.transport.link import ConfigWrite
 from paravirt.transport.vhost_user import (
     VHOST_F_LOG_ALL,
@@ -42,6 +42,9 @@ MAX_REFUSALS = 64
 """After so many refused requests the connection is closed: each is a line in the log."""
 CONFIG_SPACE = 256
 """Bytes of configuration space a frontend may ask for; those the device lacks read as 0."""
+_QUEUE_SIZE_ANYWAY = 1024
+"""An inflight file of ours has room for queues of this size: QEMU asks for what the device's option
+says (128), and on virtio-mmio Linux takes all that the bus allows."""
 
 
 class Session:
@@ -274,7 +277,8 @@ class Session:
         assert isinstance(wanted, p.Inflight)
         if wanted.queues > len(self._rings.vrings):
             raise PeerError(f"{wanted.queues} queues, of {len(self._rings.vrings)}", clause="2.6")
-        file = InflightFile.create(wanted.queues, wanted.queue_size)
+        room = wanted.queue_size and max(wanted.queue_size, _QUEUE_SIZE_ANYWAY)
+        file = InflightFile.create(wanted.queues, room)
         region = file.region
         reply = p.Inflight(region.size, 0, wanted.queues, wanted.queue_size)
         try:
@@ -285,12 +289,13 @@ class Session:
     async def _set_inflight_fd(self, incoming: Incoming) -> None:
         given = incoming.payload
         assert isinstance(given, p.Inflight)
+        ours = given.size == given.queues * table_size(_QUEUE_SIZE_ANYWAY)
         file = InflightFile.foreign(
             incoming.fds.take(),
             size=given.size,
             offset=given.offset,
             queues=given.queues,
-            queue_size=given.queue_size,
+            queue_size=max(given.queue_size, _QUEUE_SIZE_ANYWAY) if ours else given.queue_size,
         )
         self._rings.keep_inflight(file)
 

@@ -93,6 +93,16 @@ async def test_file_is_made_for_the_queues_that_are_named() -> None:
     os.close(kept.fd)
 
 
+async def test_file_has_room_for_the_queue_that_a_guest_takes_instead() -> None:
+    """QEMU asks for what its device's option says, and on virtio-mmio Linux takes 1024."""
+    async with attached(Echo()) as frontend:
+        await frontend.agree(int(AGREED))
+        kept = await ask_for(frontend, p.Inflight(0, 0, 1, 2))
+
+    assert kept.about == p.Inflight(table_size(1024), 0, 1, 2)
+    os.close(kept.fd)
+
+
 async def test_next_backend_takes_up_what_the_last_one_had() -> None:
     """In the order in which it was taken, although another request came back in between."""
     first, second = Parked(), Parked()
@@ -219,9 +229,10 @@ async def test_queue_with_a_table_that_cannot_be_true_does_not_start() -> None:
 async def test_queue_that_has_no_table_does_not_start() -> None:
     async with attached(Echo()) as frontend:
         await frontend.agree(int(AGREED))
-        kept = await ask_for(frontend, p.Inflight(0, 0, 1, 8))
-        await kept.give(frontend)
-        os.close(kept.fd)
+        fd = os.memfd_create("inflight")
+        os.ftruncate(fd, table_size(8))
+        await Kept(fd, p.Inflight(table_size(8), 0, 1, 8)).give(frontend)
+        os.close(fd)
         with pytest.raises(NegotiationError):
             await frontend.bring_up()
 
