@@ -7,8 +7,10 @@ from typing import Final
 
 import msgspec
 
-__all__ = ("Operation", "Program", "Task")
+__all__ = ("STAMP", "Operation", "Program", "Task")
 
+STAMP: Final = 14
+"""Index of the argument that the guest sets: its cycle counter when it last published."""
 STOP: Final = 15
 """Index of the argument that the host sets to end a task without a count."""
 

@@ -38,6 +38,7 @@ enum pv_argument {
     PV_ARG_PATIENCE = 7,   /* cycles with no answer until the device counts as silent; 0: for ever */
     PV_ARG_OPERATIONS = 8, /* block: enum pv_operation; 0: all */
     PV_ARG_FEATURES = 9,   /* those that the driver may take */
+    PV_ARG_STAMP = 14,     /* set by the guest: its time stamp counter when it last published, before a kick */
     PV_ARG_STOP = 15,      /* set by the host at any time: end after what is in flight */
 };
 

@@ -37,6 +37,7 @@ void pv_publish(struct pv_guest *g, struct pv_queue *q)
 {
     if ((uint16_t)(q->ring.last_used - q->disarmed_at) >= REDISARM)
         disarm(q);
+    pv_store_release64(&g->boot->arguments[PV_ARG_STAMP], pv_cycles());
     if (pv_driver_publish(&q->ring)) {
         pv_bell_ring(g->boot, q->index);
         q->kicks++;

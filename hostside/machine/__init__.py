@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._attest import TextReport as TextReport, measure as measure
 from ._console import Console as Console
 from ._errors import (
     GuestFault as GuestFault,

@@ -170,6 +170,14 @@ class Vcpu:
         if ioctl(self._fd, "KVM_SET_MSRS", msrs) != 1:
             raise OSError(f"KVM has no model-specific register {index:#x}")
 
+    def read_msr(self, index: int) -> int:
+        """Read a model-specific register. Raises OSError if KVM has none of that number."""
+        msrs = ffi.new("struct kvm_msrs *", [1, 0, [(index, 0, 0)]])
+        if ioctl(self._fd, "KVM_GET_MSRS", msrs) != 1:
+            raise OSError(f"KVM has no model-specific register {index:#x}")
+        value: int = msrs.entries[0].data
+        return value
+
     def registers(self) -> Registers:
         """Read the registers; the vCPU must not run."""
         regs, sregs = ffi.new("struct kvm_regs *"), ffi.new("struct kvm_sregs *")

@@ -14,7 +14,7 @@ from ._errors import BadInput, CommandError, Interrupted, complain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "doctor", "bench", "serve", "probe", "run")
+COMMANDS = ("demo", "doctor", "bench", "serve", "probe", "doorbells", "run")
 FOLDERS = {"run": "machine"}
 """Packages of commands that are not called like them."""
 CORE = "paravirt.transport._core"
@@ -51,6 +51,7 @@ class Commands(click.Group):
       paravirt bench --help        see what can be measured
       paravirt serve --help        see what a virtual machine can attach to
       paravirt probe --help        see what a vhost-user backend offers
+      paravirt doorbells           time every kind of kick from a guest
       paravirt run --help          boot a bare-metal guest of yours on KVM
     """,
 )

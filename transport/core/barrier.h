@@ -61,6 +61,11 @@ static inline void pv_store_release32(uint32_t *p, uint32_t value)
     __atomic_store_n(p, pv_le32(value), __ATOMIC_RELEASE);
 }
 
+static inline void pv_store_release64(uint64_t *p, uint64_t value)
+{
+    __atomic_store_n(p, pv_le64(value), __ATOMIC_RELEASE);
+}
+
 /* Set bits in a byte that others clear at the same time. */
 static inline void pv_or_release8(uint8_t *p, uint8_t bits)
 {

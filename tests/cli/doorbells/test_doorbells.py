@@ -1,0 +1,110 @@
+"""`paravirt doorbells`: every doorbell of a guest, side by side."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from paravirt.cli.doorbells._guest import run_task
+from paravirt.cli.doorbells._rows import KINDS, Counts, Report
+from paravirt.doorbells import Capability
+from paravirt.doorbells.kvm import MmioExit, PioIoeventfd, probe
+from paravirt.guestside.payload import Program, Task
+from tests.cli.commands import command, refused
+from tests.tools import missing
+
+if TYPE_CHECKING:
+    from paravirt.doorbells import Doorbell
+
+pytestmark = pytest.mark.kvm
+
+NAMES = [
+    *("pio-ioeventfd", "pio-exit", "mmio-ioeventfd", "mmio-ioeventfd-wildcard"),
+    *("pio-ioeventfd-wildcard", "pio-ioeventfd-datamatch", "mmio-ioeventfd-datamatch"),
+    *("mmio-exit", "hypercall-hyperv", "hypercall-xen", "hypercall-exit", "vmport"),
+    *("polling", "adaptive"),
+]
+ALWAYS = ("doorbell", "available", "reason")
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        missing("no /dev/kvm that can be opened here")
+    counts = Counts(kicks=20, lone=10, busy=200)
+    monkeypatch.setattr("paravirt.cli.doorbells.Counts", lambda: counts)
+
+
+def only(*names: str) -> list[str]:
+    return [word for name in names for word in ("--only", name)]
+
+
+def test_every_row_has_figures_or_its_reason(capfd: pytest.CaptureFixture[str]) -> None:
+    found = {answer.name: answer for answer in probe()}
+
+    ended = command(capfd, "doorbells", "--runs", "1", "--json")
+    report = msgspec.json.decode(ended.out, type=Report)
+
+    assert ended.code == 0
+    assert [row.doorbell for row in report.rows] == NAMES
+    for row in report.rows:
+        figures = {n: v for n, v in msgspec.structs.asdict(row).items() if n not in ALWAYS}
+        wanted = found.get(row.doorbell, Capability(row.doorbell, True, row.reason))
+        assert (row.available, row.reason) == (wanted.available, wanted.reason)
+        assert all((value is not None) == row.available for value in figures.values()), row
+
+
+def test_figures_tell_the_kinds_apart(capfd: pytest.CaptureFixture[str]) -> None:
+    names = ("pio-ioeventfd", "pio-exit", "polling")
+
+    ended = command(capfd, "doorbells", "--runs", "2", "--json", *only(*names))
+    rows = {row.doorbell: row for row in msgspec.json.decode(ended.out, type=Report).rows}
+
+    assert {name: row.user_exits for name, row in rows.items()} == dict(
+        zip(names, (0.0, 1.0, 0.0), strict=True)
+    )
+    assert rows["polling"].kicks_per_request == 0
+    assert not any(row.text_changed for row in rows.values())
+
+
+def test_table_names_what_is_measured_and_what_is_not(capfd: pytest.CaptureFixture[str]) -> None:
+    (xen,) = [answer for answer in probe() if answer.name == "hypercall-xen"]
+
+    ended = command(capfd, "doorbells", "--runs", "1", *only("mmio-exit", "hypercall-xen"))
+
+    assert ended.code == 0
+    assert "mmio-exit" in ended.out
+    assert "█" in ended.out
+    assert ("hypercall-xen: not here:" in ended.out) is not xen.available
+
+
+def test_bad_choice_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "bell" in refused(capfd, "doorbells", "--only", "bell")
+    assert "runs" in refused(capfd, "doorbells", "--runs", "0")
+
+
+def test_host_without_any_is_told_why(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = tuple(Capability(kind.name, False, "no KVM here") for kind in KINDS)
+    monkeypatch.setattr("paravirt.cli.doorbells._rows.probe", lambda: nothing)
+
+    ended = command(capfd, "doorbells", "--runs", "1")
+
+    assert ended.code == 1
+    assert ended.out.count("no KVM here") == len(KINDS)
+
+
+@pytest.mark.parametrize("kind", [PioIoeventfd, MmioExit], ids=lambda kind: kind.name)
+async def test_each_request_has_a_stamp_that_precedes_it(kind: type[Doorbell]) -> None:
+    """The clocks are compared to well under a microsecond, and a wake takes several."""
+    task = Task(program=Program.ECHO, count=50)
+
+    outcome = await run_task(kind, task, stamped=True)
+
+    assert len(outcome.wakes_ns) == 50
+    assert min(outcome.wakes_ns) > 0
+    assert not outcome.text.changed
