@@ -30,6 +30,8 @@ class Program(enum.IntEnum):
     """Ring the doorbell of queue 0 with nothing in the ring, and time each."""
     IDLE = 4
     """Sleep until interrupted, again and again."""
+    LOAD = 5
+    """Send requests that a device answers with nothing, and only count: the load of a benchmark."""
 
 
 class Operation(enum.IntFlag):
@@ -53,7 +55,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     interrupt: bool = False
     """Sleep until an interrupt instead of looking at the ring again and again."""
     size: int = 0
-    """Bytes a request, up to 65536; 0: 64 for an echo, 4096 for a disk (whole sectors)."""
+    """Bytes a request, up to 65536; 0: 4096 for a disk (whole sectors), 64 for the others."""
     queues: int = 1
     """How many queues of the device, from 0 on, up to 8."""
     seed: int = 0

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The echo load: a device that sends everything back, as many requests in flight as asked for, and each answer looked at. */
+/*
+ * The echo load: a device that sends everything back, as many requests in flight as asked for, and each answer looked at. And the plain
+ * load: requests that the device only has to return, so that what is measured is the ring and the server, not the bytes.
+ */
 #include "payload.h"
 
 #define BATCH 64u
@@ -10,16 +13,17 @@ struct echo {
     uint64_t count;
     uint64_t sent, answered;
     uint32_t size;
+    bool plain; /* no bytes written, and none come back */
     struct pv_flight flights[PV_QUEUES_MAX];
 };
 
-static enum pv_result start(struct pv_guest *g, struct echo *e)
+static enum pv_result start(struct pv_guest *g, struct echo *e, bool plain)
 {
     uint64_t depth = g->arguments[PV_ARG_DEPTH] ? g->arguments[PV_ARG_DEPTH] : 1;
     uint64_t queues = g->arguments[PV_ARG_QUEUES] ? g->arguments[PV_ARG_QUEUES] : 1;
     uint64_t size = g->arguments[PV_ARG_SIZE] ? g->arguments[PV_ARG_SIZE] : SIZE;
 
-    *e = (struct echo){.count = g->arguments[PV_ARG_COUNT]};
+    *e = (struct echo){.count = g->arguments[PV_ARG_COUNT], .plain = plain};
     if (depth > PV_QUEUE_ENTRIES)
         return pv_fail(g, PV_BAD_ARGUMENT, "depth", depth);
     if (size < 8 || size > SIZE_MAX_ECHO) /* the number has to fit */
@@ -56,8 +60,9 @@ static void fill(struct pv_guest *g, struct echo *e, struct pv_queue *q)
             {(uintptr_t)(f->in + (uint64_t)buffer * e->size), e->size, 1},
         };
 
-        pv_pattern_write(out, e->size, g->arguments[PV_ARG_SEED], e->sent);
-        if (!pv_flight_send(f, q, e->sent, segments, 2))
+        if (!e->plain)
+            pv_pattern_write(out, e->size, g->arguments[PV_ARG_SEED], e->sent);
+        if (!pv_flight_send(f, q, e->sent, segments, e->plain ? 1 : 2))
             break;
         e->sent++;
     }
@@ -75,6 +80,8 @@ static enum pv_result drain(struct pv_guest *g, struct echo *e, struct pv_queue 
     for (int i = 0; i < taken; i++) {
         uint32_t buffer = pv_flight_back(g, f, done[i].id);
 
+        if (e->plain)
+            continue;
         if (done[i].len != e->size)
             return pv_fail(g, PV_WRONG, "wrong-length", done[i].len);
         if (!pv_pattern_same(f->in + (uint64_t)buffer * e->size, e->size, g->arguments[PV_ARG_SEED], f->numbers[buffer]))
@@ -101,10 +108,10 @@ static enum pv_result run(struct pv_guest *g, struct echo *e)
     return result;
 }
 
-enum pv_result pv_echo(struct pv_guest *g)
+static enum pv_result measure(struct pv_guest *g, bool plain)
 {
     static struct echo echo;
-    enum pv_result result = start(g, &echo);
+    enum pv_result result = start(g, &echo, plain);
 
     if (result != PV_OK)
         return result;
@@ -117,4 +124,14 @@ enum pv_result pv_echo(struct pv_guest *g)
     pv_put_samples(g);
     pv_reset(g);
     return result;
+}
+
+enum pv_result pv_echo(struct pv_guest *g)
+{
+    return measure(g, false);
+}
+
+enum pv_result pv_load(struct pv_guest *g)
+{
+    return measure(g, true);
 }

@@ -22,6 +22,7 @@ static const struct {
     [PV_BLOCK] = {"block", pv_block},
     [PV_KICK] = {"kick", pv_kick},
     [PV_IDLE] = {"idle", pv_idle},
+    [PV_LOAD] = {"load", pv_load},
 };
 
 bool pv_stopped(const struct pv_guest *g)

@@ -24,7 +24,7 @@ enum pv_result {
     PV_NO_MEMORY = 6,    /* the pool is too small for what was asked */
 };
 
-enum pv_program { PV_ECHO = 1, PV_BLOCK = 2, PV_KICK = 3, PV_IDLE = 4 };
+enum pv_program { PV_ECHO = 1, PV_BLOCK = 2, PV_KICK = 3, PV_IDLE = 4, PV_LOAD = 5 };
 
 /* Where each stands in the boot page's arguments; the Python side has the same list (_task.py). */
 enum pv_argument {
@@ -100,6 +100,7 @@ static inline enum pv_result pv_fail(struct pv_guest *g, enum pv_result result, 
 
 /* The programs: each ends with what it found, and has printed its own figures if all went well. */
 enum pv_result pv_echo(struct pv_guest *g);
+enum pv_result pv_load(struct pv_guest *g);
 enum pv_result pv_block(struct pv_guest *g);
 enum pv_result pv_kick(struct pv_guest *g);
 enum pv_result pv_idle(struct pv_guest *g);

@@ -42,6 +42,17 @@ def test_every_echo_is_answered_and_looked_at(
     assert (report.figures["interrupts"] > 0) is interrupt
 
 
+@pytest.mark.parametrize(("ring", "interrupt"), WAYS)
+def test_plain_load_is_only_counted(harness: Path, ring: str, interrupt: bool) -> None:
+    """One buffer a request, for the device to read, and nothing comes back."""
+    task = Task(program=Program.LOAD, count=1000, depth=64, interrupt=interrupt, size=16)
+
+    code, report, _ = run(harness, task, features=RINGS[ring])
+
+    assert (code, report.program, report.reason) == (PayloadResult.OK, "load", "")
+    assert report.figures["requests"] == 1000
+
+
 def test_more_requests_than_indices_go_round_the_ring(harness: Path) -> None:
     """70000 is past 65536 (2.7.13: indices wrap), and past where "no call" has to be said again."""
     code, report, _ = run(harness, Task(program=Program.ECHO, count=70000, depth=32))
