@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._attest import TextReport as TextReport, measure as measure
+from ._bare import BareKick as BareKick, bare_kicks as bare_kicks
 from ._console import Console as Console
 from ._errors import (
     GuestFault as GuestFault,

@@ -36,3 +36,7 @@ const char *pv_stub_code(void);
 uint32_t pv_stub_size(void);
 uint64_t pv_stub_interrupt_address(void);
 uint64_t pv_stub_fault_address(uint32_t vector);
+
+enum pv_bare { PV_BARE_PIO, PV_BARE_PIO_EXIT, PV_BARE_MMIO, PV_BARE_MMIO_EXIT, ... };
+#define PV_BARE_MOST ...
+int pv_bare_kicks(int kvm, enum pv_bare kind, uint32_t *cycles, uint32_t count);
