@@ -6,7 +6,8 @@ import click
 
 from .._errors import BadInput
 from .._output import json_option, print_json
-from ._rows import KINDS, Counts, measure_all
+from ._measure import Counts
+from ._rows import KINDS, measure_all
 from ._show import show
 
 BY_NAME = {kind.name: kind for kind in KINDS}

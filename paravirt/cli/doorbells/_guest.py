@@ -10,11 +10,12 @@ import trio
 
 from paravirt.doorbells.kvm import HypercallExit, HyperV, XenEvtchn
 from paravirt.guestside import payload
-from paravirt.guestside.payload import STAMP
+from paravirt.guestside.payload import STAMP, Program
 from paravirt.hostside import Device, Request, serve
 from paravirt.hostside.machine import Machine, MachineError, TextReport, measure
 
 from .._errors import CommandError
+from ..bench._serve import Plain
 
 if TYPE_CHECKING:
     from paravirt.doorbells import Doorbell
@@ -100,10 +101,12 @@ class Clocks:
 async def run_task(kind: type[Doorbell], task: Task, *, stamped: bool = False) -> Outcome:
     """Boot the payload and let it do a task with a doorbell, in ring 3 where KVM lets it.
 
-    Ring 0 is emulated on some hosts, at a microsecond an instruction. Raises CommandError for a
-    guest that fails or does not end; what `Machine` raises.
+    Ring 0 is emulated on some hosts, at a microsecond an instruction. A LOAD has the device of
+    `bench serve` to talk to, everything else an echo. Raises CommandError for a guest that fails
+    or does not end; what `Machine` raises.
     """
-    device = StampedEcho() if stamped else Echo()
+    plain = task.program is Program.LOAD
+    device = Plain() if plain else StampedEcho() if stamped else Echo()
     ring = 0 if issubclass(kind, _KERNEL) else 3
     async with Machine(ring=ring) as machine:
         if isinstance(device, StampedEcho):
