@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -18,6 +20,8 @@ from tests.cli.commands import command, refused
 from tests.tools import missing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from paravirt.doorbells import Doorbell
 
 pytestmark = pytest.mark.kvm
@@ -85,6 +89,53 @@ def test_table_names_what_is_measured_and_what_is_not(capfd: pytest.CaptureFixtu
     assert "mmio-exit" in ended.out
     assert "█" in ended.out
     assert ("hypercall-xen: not here:" in ended.out) is not xen.available
+
+
+def test_picture_is_a_png_of_what_runs_and_what_does_not(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The size of an image stands behind the signature and the first header (PNG 5.2, 11.2.1)."""
+    several, one = tmp_path / "several.png", tmp_path / "one.png"
+
+    for file, names in ((several, ("polling", "pio-exit", "vmport")), (one, ("polling",))):
+        ended = command(capfd, "doorbells", "--runs", "1", "--png", str(file), *only(*names))
+        assert ended.code == 0
+
+    heads = [file.read_bytes()[:24] for file in (several, one)]
+    assert all(head.startswith(b"\x89PNG\r\n\x1a\n") for head in heads)
+    (width, tall), (same, low) = (struct.unpack(">II", head[16:]) for head in heads)
+    assert width == same
+    assert tall > low
+
+
+def test_picture_of_no_doorbell_has_the_reasons(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nothing = tuple(Capability(kind.name, False, "no KVM here") for kind in KINDS)
+    monkeypatch.setattr("paravirt.cli.doorbells._rows.probe", lambda: nothing)
+
+    ended = command(
+        capfd, "doorbells", "--png", str(tmp_path / "none.png"), *only("pio-exit", "vmport")
+    )
+
+    assert ended.code == 1
+    assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_without_its_library_says_what_to_install(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", Mock(return_value=None))
+
+    told = refused(capfd, "doorbells", "--png", str(tmp_path / "picture.png"))
+
+    assert "paravirt[plot]" in told
+
+
+def test_picture_without_a_folder_is_refused_before_anything_runs(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "no folder" in refused(capfd, "doorbells", "--png", str(tmp_path / "no" / "picture.png"))
 
 
 def test_bad_choice_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
