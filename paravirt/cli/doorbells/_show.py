@@ -58,7 +58,7 @@ def _kicks(console: Console, rows: Sequence[Row]) -> None:
 
 
 def _requests(console: Console, rows: Sequence[Row]) -> None:
-    table = make_table("A request there and back; requests that the device only returns, a second")
+    table = make_table("A request there and back; plain ones, a second")
     table.add_column("doorbell", no_wrap=True)
     for column in ("irq us", "poll us", "depth 1", "depth 64", "kicks each"):
         table.add_column(column, justify="right")
@@ -69,7 +69,7 @@ def _requests(console: Console, rows: Sequence[Row]) -> None:
             figure(row.round_trip_poll_us_p50),
             number(row.requests_per_s_depth1),
             number(row.requests_per_s_depth64),
-            number(row.kicks_per_request, 3),
+            number(row.kicks_per_request, 5),
         )
     console.print(table)
 
