@@ -334,6 +334,12 @@ class DeviceRing:
         """Chains that an earlier server of the queue had, and that were not taken up yet."""
         return 0 if self._inflight is None or self._ring.broken else self._inflight.left
 
+    def in_hand(self) -> list[int]:
+        """Return the heads of all chains taken and not given back, and of those to take again."""
+        heads = [head for head in range(self.geometry.size) if self._slots[head].in_flight]
+        left = self.left_behind
+        return heads if not left or self._inflight is None else heads + self._inflight.heads[-left:]
+
     @property
     def indices(self) -> tuple[int, int]:
         """The available index to take next and the used index to fill next."""

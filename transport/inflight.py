@@ -15,7 +15,7 @@ from ._errors import PeerError
 from ._memory import Memory
 from ._region import Region
 
-__all__ = ("Inflight", "InflightFile", "table_size")
+__all__ = ("Inflight", "InflightFile", "table_size", "take_again")
 
 MAX_QUEUES = 256
 """vhost-user names a queue in 8 bits."""
@@ -33,6 +33,23 @@ _COUNTERS = 1 << 64
 def table_size(queue_size: int) -> int:
     """Return the bytes that a queue's table takes in the file."""
     return -(-(_HEADER + queue_size * _ENTRY) // _ALIGNMENT) * _ALIGNMENT
+
+
+def take_again(size: int, used: int, heads: list[int]) -> Inflight:
+    """Return a private table for a ring of `size` descriptors that takes `heads` before all else.
+
+    Both indices of the ring go on from `used`. Raises `PeerError` for heads that no device can have
+    in hand.
+    """
+    if len(set(heads)) < len(heads) or not all(0 <= head < size for head in heads):
+        raise PeerError(f"chains {heads} in hand, of a queue of {size}")
+    file = InflightFile.create(1, size)
+    try:
+        table = file.take_up(0, size, avail=used, used=used)
+    finally:
+        file.close()
+    table.heads, table.fresh = heads, False
+    return table
 
 
 class InflightFile:

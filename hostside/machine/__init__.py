@@ -19,3 +19,4 @@ from ._machine import (
     MachineStatistics as MachineStatistics,
     Note as Note,
 )
+from .snapshot import Snapshot as Snapshot, SnapshotError as SnapshotError

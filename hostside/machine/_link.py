@@ -27,6 +27,8 @@ from paravirt.transport.mmio import (
     access,
 )
 
+from .snapshot import LinkRecord, SnapshotError, record, resume
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from paravirt.transport import Memory
 
     from ._irqfd import Irqfd
+    from .snapshot import QueueRecord
 
 __all__ = ("MachineLink",)
 
@@ -65,6 +68,7 @@ class MachineLink:
         self._control = EventFd()
         self._changes: deque[Change] = deque()
         self._rings: dict[int, DeviceRing] = {}
+        self._stopping: set[int] = set()
         self._refused: Counter[str] = Counter()
         self._generation = 0
         self._served = False
@@ -112,11 +116,63 @@ class MachineLink:
             self._rings.clear()
             self.need_reset()
             return
+        self._announce()
+
+    def _announce(self) -> None:
         for index, ring in self._rings.items():
             self._change(QueueStart(index, ring, self.kicks[index], self.calls[index]))
         self._change(DriverReady())
 
-    def _ring(self, index: int) -> DeviceRing:
+    # For snapshots.
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the server has heard of all that the driver did, and has no request in hand."""
+        with self._lock:
+            busy = self._changes or self._state.device.resetting or self._stopping
+            return not busy and not any(ring.in_flight for ring in self._rings.values())
+
+    def snapshot(self) -> LinkRecord:
+        """Return all that `restore` needs; no vCPU may run.
+
+        Raises SnapshotError while a reset or the stop of a queue is under way, since who asked for
+        it waits for the end.
+        """
+        with self._lock:
+            if self._gone or self._stopping or self._state.device.resetting:
+                raise SnapshotError("a device is gone, or ends a reset or a queue")
+            rings = sorted(self._rings.items())
+            queues = tuple(record(index, ring, self._memory) for index, ring in rings)
+            return LinkRecord(self._state.snapshot(), queues)
+
+    def restore(self, record: LinkRecord) -> None:
+        """Take over what an equal link had; each queue gets one kick and one interrupt.
+
+        Raises NegotiationError, PeerError or ValueError for a record that cannot be.
+        """
+        with self._lock:
+            state = self._state.restored(record.block)
+            queues = state.device.queues if state.device.live else ()
+            on = {index for index, queue in enumerate(queues) if queue.enabled}
+            found = [queue.index for queue in record.queues]
+            if len(set(found)) < len(found) or not set(found) <= on:
+                raise NegotiationError(f"queues {found} are recorded, {sorted(on)} can run")
+            self._state = state
+            self._generation += 1
+            for queue in record.queues:
+                self._rings[queue.index] = self._ring(queue.index, queue)
+            if self._rings:
+                self._announce()
+
+    def wake(self) -> None:
+        """Kick each queue that runs, and interrupt the guest for it."""
+        for index in self._rings:
+            self.kicks[index].ring()
+            self.calls[index].ring()
+        if self._state.registers.interrupt:
+            self.changed.ring()
+
+    def _ring(self, index: int, record: QueueRecord | None = None) -> DeviceRing:
         device = self._state.device
         queue = device.queues[index]
         geometry = RingGeometry(
@@ -126,9 +182,12 @@ class MachineLink:
             device=queue.device,
             features=device.features,
         )
-        return DeviceRing(self._memory, geometry, generation=self._generation)
+        if record is None:
+            return DeviceRing(self._memory, geometry, generation=self._generation)
+        return resume(record, self._memory, geometry, self._generation)
 
     def _reset(self) -> None:
+        self._stopping.clear()
         self._rings.clear()
         self._changes.clear()
         if self._served and not self._gone:
@@ -141,6 +200,7 @@ class MachineLink:
             self._state = self._state.reset_done()
 
     def _stop(self, queue: int) -> None:
+        self._stopping.add(queue)
         done = partial(self._stopped, queue)
         if self._served and not self._gone:
             self._change(QueueStop(queue, done))
@@ -150,6 +210,7 @@ class MachineLink:
 
     def _stopped(self, queue: int) -> None:
         with self._lock:
+            self._stopping.discard(queue)
             if self._rings.pop(queue, None) is not None:
                 self._state = self._state.queue_stopped(queue)
 

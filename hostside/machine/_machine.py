@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from paravirt.doorbells.kvm import BellKind, BootPage, GuestKick, PioIoeventfd
-from paravirt.transport import Memory, Region
+from paravirt.transport import Memory, NegotiationError, PeerError, Region
 
 from . import _elf, _layout
 from ._console import Console
@@ -17,6 +17,17 @@ from ._kvm import lib
 from ._plug import BELLS, Plug
 from ._run import Run
 from ._vm import Vm
+from .snapshot import (
+    Snapshot,
+    SnapshotError,
+    VcpuRecord,
+    check_pages,
+    check_processor,
+    put_pages,
+    put_processor,
+    take_pages,
+    take_processor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from paravirt.doorbells import DoorbellMaker
+    from paravirt.doorbells.kvm import Vendor
     from paravirt.transport.link import DeviceModel
 
     from ._link import MachineLink
@@ -31,6 +43,9 @@ if TYPE_CHECKING:
 
 MEMORY_SIZE: Final = 64 << 20
 """Bytes; pages that are never touched cost nothing."""
+DRAIN: Final = 1.0
+"""Seconds that handlers get to end before a snapshot records what they had in hand."""
+_LOOK: Final = 0.001  # seconds between two looks at queues that drain
 _LEAST_MEMORY: Final = 4 << 20  # the machine's own pages and stacks, and as much for the payload
 
 
@@ -232,6 +247,98 @@ class Machine:
         finally:
             self._running = False
             self.console.set_ended(True)
+
+    async def snapshot(self, *, drain: float = DRAIN) -> Snapshot:
+        """Record the machine while it stands still: memory, vCPUs, devices and queues.
+
+        To be called between two runs, of which the first was cancelled. Requests at hand get up to
+        `drain` seconds to end; what is in hand then is recorded and done again by whoever serves
+        the restored machine, so handlers must be idempotent. The machine may go on afterwards. What
+        a device keeps on its own, such as a disk, is not in it. Cancelled, nothing was changed.
+
+        Raises RuntimeError without a payload, SnapshotError for a device in the midst of a reset or
+        with a broken queue, trio.BusyResourceError while the machine runs.
+        """
+        if not self._loaded:
+            raise RuntimeError("there is nothing to record: load a payload first")
+        self._check_idle()
+        self._running = True
+        try:
+            with trio.move_on_after(drain):
+                while not all(link.quiet for link in self.links):  # noqa: ASYNC110
+                    await trio.sleep(_LOOK)
+            await trio.lowlevel.checkpoint()
+            return self._record()
+        finally:
+            self._running = False
+
+    def _record(self) -> Snapshot:
+        vcpus: list[VcpuRecord] = []
+        for vcpu in self._vm.vcpus:
+            vcpu.settle()
+            vcpus.append(take_processor(vcpu.fd, self._vm.kvm_fd))
+        return Snapshot(
+            memory_size=self.memory_size,
+            ring=self.ring,
+            end=self._end,
+            vendor=self._vm.vendor(),
+            vcpus=tuple(vcpus),
+            links=tuple(link.snapshot() for link in self.links),
+            memory=take_pages(self.memory, self.memory_size),
+        )
+
+    def restore(self, snapshot: Snapshot, *, vendor: Vendor | None = None) -> None:
+        """Become what a snapshot says; the next `run` goes on from there.
+
+        The machine is new, of the same size, and has equal devices plugged in, by whatever
+        doorbells. `vendor` has its CPUID name that maker's CPU. Each queue gets one kick and one
+        interrupt, and the generation in the boot page changes.
+
+        Raises SnapshotError, naming what differs or cannot be: the machine is then to be left.
+        RuntimeError if it has a payload already, trio.BusyResourceError while it runs.
+        """
+        self._check_idle()
+        if self._loaded:
+            raise RuntimeError("only a new machine can be restored: this one has a payload")
+        self._check_snapshot(snapshot)
+        if vendor is not None:
+            self._vm.pretend(vendor)
+        put_pages(self.memory, snapshot.memory, self.memory_size)
+        other = snapshot.vendor != self._vm.vendor()
+        for vcpu, processor in zip(self._vm.vcpus, snapshot.vcpus, strict=True):
+            put_processor(vcpu.fd, processor, other_cpu=other)
+        for index, (link, record) in enumerate(zip(self.links, snapshot.links, strict=True)):
+            try:
+                link.restore(record)
+            except (NegotiationError, PeerError, ValueError) as error:
+                raise SnapshotError(f"device {index}: {error}") from error
+        for index, kick in enumerate(self._kicks):
+            self.boot.put_bell(index, kick)
+        self.boot.begin_life()
+        self._end = snapshot.end
+        self._loaded = True
+        for link in self.links:
+            link.wake()
+
+    def _check_snapshot(self, snapshot: Snapshot) -> None:
+        rows = (
+            ("bytes of memory", snapshot.memory_size, self.memory_size),
+            ("as its privilege ring", snapshot.ring, self.ring),
+            ("vCPUs", len(snapshot.vcpus), self._vcpu_count),
+            ("devices", len(snapshot.links), len(self.links)),
+        )
+        for what, theirs, ours in rows:
+            if theirs != ours:
+                raise SnapshotError(f"the snapshot has {theirs} {what}, this machine {ours}")
+        if not lib.PV_PAYLOAD <= snapshot.end <= self.memory_size:
+            raise SnapshotError(f"a payload that ends at {snapshot.end:#x}, outside of memory")
+        check_pages(snapshot.memory, self.memory_size)
+        for processor in snapshot.vcpus:
+            check_processor(processor)
+        for index, (link, record) in enumerate(zip(self.links, snapshot.links, strict=True)):
+            theirs, ours = record.block.device.device_id, link.state.device.device_id
+            if theirs != ours:
+                raise SnapshotError(f"device {index} is of type {ours}, in the snapshot {theirs}")
 
     def _access(self, vcpu: Vcpu) -> None:
         """Serve an access to a register block, in the thread of the vCPU."""

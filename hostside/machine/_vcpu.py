@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ _CODE, _DATA, _TASK = 11, 3, 11
 _APIC_SPURIOUS: Final = 0xF0
 _APIC_ENABLED: Final = 0x1FF
 _CPUID_ROOM: Final = 256  # entries; KVM fills about 60
+_MAKERS: Final = (0, 0x80000000)  # the leaves that name the CPU's maker
 _LEAVES, _HYPERVISOR_LEAVES = 0xFFFFFF00, 0x40000000
 
 
@@ -151,14 +153,20 @@ class Vcpu:
         )
         ioctl(self._fd, "KVM_SET_LAPIC", apic)
 
-    def set_cpuid(self, kvm_fd: int, *, hyperv: bool = False) -> None:
-        """Give the vCPU all the features that KVM has, in its own name or in Hyper-V's."""
+    def set_cpuid(self, kvm_fd: int, *, hyperv: bool = False, maker: bytes = b"") -> None:
+        """Give the vCPU all the features that KVM has, in its own name or in Hyper-V's.
+
+        `maker`, twelve letters, is whose CPU it then claims to be.
+        """
         cpuid = _supported(kvm_fd, "KVM_GET_SUPPORTED_CPUID")
         rows = [cpuid.entries[index] for index in range(cpuid.nent)]
         if hyperv:
             theirs = _supported(kvm_fd, "KVM_GET_SUPPORTED_HV_CPUID")
             rows = [row for row in rows if row.function & _LEAVES != _HYPERVISOR_LEAVES]
             rows += [theirs.entries[index] for index in range(theirs.nent)]
+        for row in rows:
+            if maker and row.function in _MAKERS:
+                row.ebx, row.edx, row.ecx = struct.unpack("<III", maker)
         ioctl(self._fd, "KVM_SET_CPUID2", ffi.new("struct kvm_cpuid2 *", [len(rows), 0, rows]))
         leaf = next(row for row in rows if row.function == 0)
         name = (leaf.ebx, leaf.edx, leaf.ecx)

@@ -59,6 +59,11 @@ class Vm:
         ioctl(self.fd, "KVM_CREATE_IRQCHIP")
 
     @property
+    def kvm_fd(self) -> int:
+        """The descriptor of KVM itself."""
+        return self._kvm
+
+    @property
     def console_event(self) -> int:
         """An eventfd that is written when the guest printed a line."""
         return self._event
@@ -100,6 +105,13 @@ class Vm:
         vcpu.set_cpuid(self._kvm, hyperv=self.ask("KVM_CAP_HYPERV_CPUID") > 0)
         vcpu.enable_interrupts()
         return vcpu
+
+    def pretend(self, vendor: Vendor) -> None:
+        """Have CPUID name another maker; before the guest first runs."""
+        maker = b"AuthenticAMD" if vendor is Vendor.AMD else b"GenuineIntel"
+        for vcpu in self.vcpus:
+            hyperv = self.ask("KVM_CAP_HYPERV_CPUID") > 0
+            vcpu.set_cpuid(self._kvm, hyperv=hyperv, maker=maker)
 
     def add_interrupt(self, vector: int, vcpu: int = 0) -> int:
         """Return the number of a new interrupt, which comes to a vCPU as a vector."""

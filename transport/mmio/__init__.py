@@ -21,6 +21,7 @@ from ._access import (
 from ._block import CONFIG as CONFIG, access as access
 from ._registers import Interrupt as Interrupt, Refusal as Refusal, Register as Register
 from ._state import (
+    MmioSnapshot as MmioSnapshot,
     MmioState as MmioState,
     QueueRegisters as QueueRegisters,
     Registers as Registers,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from .._state import DeviceState
+from .._errors import NegotiationError
+from .._state import DeviceSnapshot, DeviceState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +35,13 @@ class Registers(msgspec.Struct, frozen=True):
     driver_features: int = 0
     queue_sel: int = 0
     interrupt: int = 0
+
+
+class MmioSnapshot(msgspec.Struct, frozen=True):
+    """All that a register block remembers. One that was stored elsewhere is not to be trusted."""
+
+    device: DeviceSnapshot
+    registers: Registers
 
 
 class MmioState(msgspec.Struct, frozen=True):
@@ -80,3 +88,26 @@ class MmioState(msgspec.Struct, frozen=True):
     def queue_stopped(self, queue: int) -> MmioState:
         """Return the state after the device let go of a queue: QueueReady reads 0 (4.2.2.2)."""
         return self.changed(lambda device: device.disable_queue(queue))
+
+    def snapshot(self) -> MmioSnapshot:
+        """Return all that `restored` needs."""
+        return MmioSnapshot(self.device.snapshot(), self.registers)
+
+    def restored(self, snapshot: MmioSnapshot) -> MmioState:
+        """Return the state that an equal block had. The snapshot is not trusted.
+
+        Raises `NegotiationError` for one of another device, or that no driver could have led to.
+        """
+        registers = snapshot.registers
+        rows = [registers, *registers.queues]
+        numbers = [value for row in rows for value in msgspec.structs.astuple(row)]
+        if not all(0 <= value < 1 << 64 for value in numbers if isinstance(value, int)):
+            raise NegotiationError("a register does not fit into 64 bits")
+        if len(registers.queues) != len(self.device.queues):
+            raise NegotiationError(
+                f"registers of {len(registers.queues)} queues, the device has"
+                f" {len(self.device.queues)}"
+            )
+        return replace(
+            self.changed(lambda device: device.restore(snapshot.device)), registers=registers
+        )

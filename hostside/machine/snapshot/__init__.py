@@ -1,0 +1,23 @@
+"""A stopped machine as a document: made, checked, put back."""
+
+from __future__ import annotations
+
+from ._document import (
+    Extent as Extent,
+    LinkRecord as LinkRecord,
+    QueueRecord as QueueRecord,
+    Snapshot as Snapshot,
+    SnapshotError as SnapshotError,
+    VcpuRecord as VcpuRecord,
+)
+from ._pages import (
+    check_pages as check_pages,
+    put_pages as put_pages,
+    take_pages as take_pages,
+)
+from ._processor import (
+    check_processor as check_processor,
+    put_processor as put_processor,
+    take_processor as take_processor,
+)
+from ._queues import record as record, resume as resume
