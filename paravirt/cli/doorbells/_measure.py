@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -27,7 +28,7 @@ from ..bench._serve import DATA, Plain, load
 from ._guest import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from paravirt.doorbells import Doorbell
     from paravirt.guestside.load import LoadDriver
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
         async def __call__(self, task: Task, *, stamped: bool = False) -> Outcome: ...
 
+
+T = TypeVar("T")
 
 SIZE: Final = 64
 """Bytes a request."""
@@ -65,22 +68,20 @@ BARE: Final[Mapping[type[Doorbell], BareKick]] = {
 """Which bare loop has a doorbell's instruction."""
 
 
-def measure_guest(kind: type[Doorbell], counts: Counts) -> Mapping[str, float]:
+def measure_guest(kind: type[Doorbell], counts: Counts) -> dict[str, float]:
     """Measure one doorbell. Raises CommandError for a guest that fails, Interrupted at Ctrl-C."""
-    interrupted = False
-    try:
-        return trio.run(_figures, kind, counts)
-    except* KeyboardInterrupt:
-        interrupted = True
-    assert interrupted
-    raise Interrupted
+    return _run(partial(_figures, kind, counts))
 
 
-def measure_loopback(counts: Counts) -> Mapping[str, float]:
+def measure_loopback(counts: Counts) -> dict[str, float]:
     """Put the plain load on the device from this process, as `bench serve` does."""
+    return {"requests_per_s_depth64": _run(partial(_loopback, counts.load)).rate}
+
+
+def _run(measure: Callable[[], Awaitable[T]]) -> T:
     interrupted = False
     try:
-        return {"requests_per_s_depth64": trio.run(_loopback, counts.load).rate}
+        return trio.run(measure)
     except* KeyboardInterrupt:
         interrupted = True
     assert interrupted
@@ -94,7 +95,7 @@ async def _loopback(count: int) -> LoadResult:
     return await load(Plain(), drive, Polling)
 
 
-async def _figures(kind: type[Doorbell], counts: Counts) -> Mapping[str, float]:
+async def _figures(kind: type[Doorbell], counts: Counts) -> dict[str, float]:
     ends: list[Outcome] = []
 
     async def run(task: Task, *, stamped: bool = False) -> Outcome:
@@ -120,9 +121,9 @@ async def _kicks(kind: type[Doorbell], counts: Counts, run: RunTask) -> dict[str
         "user_exits": kick.user_kicks / cycles["rung"],
     }
     if bare := before + await _bare(kind, counts):
-        least = statistics.median(bare)
-        figures["bare_kick_ns_p50"] = least * kick.ns_per_cycle
-        figures["kick_times_bare"] = cycles["p50"] / least
+        floor = statistics.median(bare)
+        figures["bare_kick_ns_p50"] = floor * kick.ns_per_cycle
+        figures["kick_times_bare"] = cycles["p50"] / floor
     return figures
 
 
