@@ -18,8 +18,8 @@ __all__ = ("Extent", "LinkRecord", "QueueRecord", "Snapshot", "SnapshotError", "
 
 VERSION: Final = 1
 """Of the document; another is refused."""
-_HEAD: Final = struct.Struct("<8sIQ32s")  # magic, version, bytes and SHA-256 of what follows
-_MAGIC: Final = b"pv-snap\0"
+HEAD: Final = struct.Struct("<8sIQ32s")  # magic, version, bytes and SHA-256 of what follows
+MAGIC: Final = b"pv-snap\0"
 
 
 class SnapshotError(Exception):
@@ -74,7 +74,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         """Write it to a file, whole or not at all. Raises OSError."""
         target = Path(path)
         body = msgspec.msgpack.encode(self)
-        head = _HEAD.pack(_MAGIC, VERSION, len(body), hashlib.sha256(body).digest())
+        head = HEAD.pack(MAGIC, VERSION, len(body), hashlib.sha256(body).digest())
         fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
             with os.fdopen(fd, "wb") as file:
@@ -95,12 +95,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read one from the bytes of a file. Raises SnapshotError."""
-        if len(data) < _HEAD.size or not data.startswith(_MAGIC):
+        if len(data) < HEAD.size or not data.startswith(MAGIC):
             raise SnapshotError("this is no snapshot of a machine")
-        _, version, size, digest = _HEAD.unpack_from(data)
+        _, version, size, digest = HEAD.unpack_from(data)
         if version != VERSION:
             raise SnapshotError(f"a snapshot of version {version}: this reads version {VERSION}")
-        body = memoryview(data)[_HEAD.size :]
+        body = memoryview(data)[HEAD.size :]
         if len(body) != size:
             raise SnapshotError(f"the snapshot has {len(body)} bytes of {size}: it was cut off")
         if hashlib.sha256(body).digest() != digest:

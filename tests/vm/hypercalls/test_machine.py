@@ -9,9 +9,18 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import pytest
+import trio
 
-from paravirt.doorbells.kvm import GuestBell, HypercallExit, HyperV, Vendor, XenEvtchn
+from paravirt.doorbells.kvm import (
+    GuestBell,
+    HypercallExit,
+    HyperV,
+    PioIoeventfd,
+    Vendor,
+    XenEvtchn,
+)
 from paravirt.doorbells.testing import check_doorbell
+from paravirt.guestside import payload
 from paravirt.hostside.machine import GuestFault, Machine
 from tests.doorbells.kvm.ringing import RingingGuest, build
 from tests.hostside.machine.playing import echo, echoing, play
@@ -144,4 +153,29 @@ async def test_payload_that_meets_the_other_vendors_cpu_picks_again_and_goes_on(
 
         assert report.ok, report
         assert report.figures["requests"] == 40
+        assert int.from_bytes(machine.memory.read(VENDOR, 4), "little") == Vendor.AMD
+
+
+async def test_restored_as_if_on_the_other_vendor_it_picks_again_and_goes_on() -> None:
+    """CPUID names Intel, so it picks VMCALL, which is #UD here; its handler takes the other."""
+    count = 40
+    async with Machine(ring=0) as machine, echoing(machine, doorbell=PioIoeventfd) as link:
+        machine.load(payload.path())
+        machine.arguments(*echo(count, depth=1).arguments())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(machine.run)
+            while (ring := link.ring(0)) is None or ring.statistics().popped < count // 4:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        snapshot = await machine.snapshot()
+    async with Machine(ring=0) as machine, echoing(machine, doorbell=HyperV):
+        asked = struct.pack("=IIQ24x64x", DISABLE_QUIRKS2, 0, FIX_HYPERCALL_INSN)
+        fcntl.ioctl(machine.vm.fd, KVM_ENABLE_CAP, asked)
+        machine.restore(snapshot, vendor=Vendor.INTEL)
+
+        assert await machine.run() == 0
+
+        report = payload.parse(machine.console.read())
+        assert report.ok, report
+        assert report.figures["requests"] == count
         assert int.from_bytes(machine.memory.read(VENDOR, 4), "little") == Vendor.AMD
