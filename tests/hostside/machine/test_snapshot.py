@@ -14,7 +14,7 @@ import trio
 from paravirt.doorbells.kvm import MmioIoeventfd, PioIoeventfd, Vendor
 from paravirt.guestside import payload
 from paravirt.guestside.payload import Program, Task
-from paravirt.hostside import Device, Request
+from paravirt.hostside import Block, Device, Request
 from paravirt.hostside.machine import Irqfd, Machine, Snapshot, SnapshotError
 from tests.hostside.machine.playing import Echo, echo, echoing
 
@@ -262,3 +262,29 @@ async def test_a_queue_that_cannot_be_is_refused(
 
         with pytest.raises(SnapshotError, match="device 0"):
             machine.restore(msgspec.structs.replace(taken, links=(forged,)))
+
+
+async def test_a_disk_is_verified_across_the_restore(tmp_path: Path, rng: random.Random) -> None:
+    """The payload writes a pattern, flushes and reads it back; the disk itself is not recorded."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(4 << 20))
+    task = Task(program=Program.BLOCK, count=512, depth=DEPTH, interrupt=True)
+    with Block(image) as disk:
+        async with Machine() as machine, echoing(machine, device=disk, call_doorbell=Irqfd) as link:
+            machine.load(payload.path())
+            machine.arguments(*task.arguments())
+            async with trio.open_nursery() as nursery:
+                await nursery.start(machine.run)
+                await until(link, rng.randrange(DEPTH, 900))
+                nursery.cancel_scope.cancel()
+            snapshot = await machine.snapshot(drain=0)
+    with Block(image) as disk:
+        async with (
+            Machine() as machine,
+            echoing(machine, device=disk, doorbell=MmioIoeventfd, call_doorbell=Irqfd),
+        ):
+            machine.restore(snapshot)
+            with trio.fail_after(60):
+                assert await machine.run() == 0
+
+            assert payload.parse(machine.console.read()).ok
