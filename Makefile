@@ -29,7 +29,7 @@ FIXED := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 WARNINGS := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror -Itransport/core -I$(MACHINE)
 
 .PHONY: help install demo test lint bench fuzz soak docs clean setup-demo setup-checks
-.PHONY: test-python test-c sanitized corpus replay lint-python lint-c lint-payload lint-wheel freestanding
+.PHONY: test-python test-c sanitized corpus replay lint-python lint-c lint-arm lint-payload lint-wheel freestanding
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -144,7 +144,7 @@ lint-python: $(BUILT)
 	@echo "== the arrows between the rooms, their menus, the house limits"
 	@$(BIN)/pytest -q tests/test_arrows.py tests/test_menu.py tests/test_house.py
 
-lint-c: setup-checks freestanding lint-payload
+lint-c: setup-checks freestanding lint-payload lint-arm
 	@mkdir -p build/lint
 	@for cc in gcc clang-14; do \
 	    command -v $$cc >/dev/null || { echo "SKIPPED: warnings of $$cc: not there"; continue; }; \
@@ -169,6 +169,31 @@ freestanding: setup-checks
 	        [ -z "$$missing" ] || { echo "undefined with $$cc $$level: $$missing"; exit 1; }; \
 	    done; \
 	done
+
+# All that another CPU has: the freestanding core, the guest's end of the doorbells, both extensions with their declarations.
+# There GCC zeroes a large structure by memset, which it asks of every freestanding environment.
+ARM := aarch64-linux-gnu-gcc
+ARM_BUILD := build/lint/arm
+lint-arm: $(READY) setup-checks
+	@command -v $(ARM) >/dev/null || { echo "SKIPPED: the C for Arm: no $(ARM)"; exit 0; }; \
+	echo "== $(ARM), all warnings"; \
+	rm -rf $(ARM_BUILD); mkdir -p $(ARM_BUILD); \
+	for source in $(FREESTANDING) $(wildcard transport/core/host/*.c $(MACHINE)/*.c); do \
+	    $(ARM) $(WARNINGS) -O2 -c $$source -o $(ARM_BUILD)/out.o || exit 1; \
+	done; \
+	$(ARM) $(WARNINGS) -O2 -fsyntax-only -x c doorbells/guest/doorbell.h || exit 1; \
+	$(ARM) -std=c11 -O2 -ffreestanding -fno-stack-protector -mno-outline-atomics -nostdlib -r -Itransport/core \
+	    $(FREESTANDING) -o $(ARM_BUILD)/core.o || exit 1; \
+	missing=$$(aarch64-linux-gnu-nm --undefined-only $(ARM_BUILD)/core.o | grep -v ' memset$$'); \
+	[ -z "$$missing" ] || { echo "undefined on Arm: $$missing"; exit 1; }; \
+	include=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	echo '#include <Python.h>' | $(ARM) -fsyntax-only -I$$include -x c - 2>/dev/null || \
+	    { echo "SKIPPED: the extensions for Arm: this Python's headers are for its own CPU only"; exit 0; }; \
+	echo "== the extensions, linked for Arm"; \
+	printf '[build]\nbuild_base = $(ARM_BUILD)/objects\n' > $(ARM_BUILD)/build.cfg; \
+	DIST_EXTRA_CONFIG=$(ARM_BUILD)/build.cfg PARAVIRT_WERROR=1 _PYTHON_HOST_PLATFORM=linux-aarch64 \
+	CC=$(ARM) LDSHARED="$(ARM) -shared" \
+	    $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' -q build_ext --build-lib $(ARM_BUILD)/site
 
 # The bare-metal guest: x86-64 only, and its addresses are numbers. The flags are those of guestside/payload/build.py.
 BARE := -ffreestanding -mgeneral-regs-only -mno-red-zone -fno-pic -Idoorbells/guest

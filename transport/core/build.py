@@ -6,8 +6,8 @@ The sources of `paravirt.transport._core` are in `transport/core`, and so for th
 from __future__ import annotations
 
 import os
-import platform
 import shlex
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 """Where the rooms are."""
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra"]
+CPU = sysconfig.get_platform().rpartition("-")[2]  # the target's, also when cross compiling
 CHECKED = ["-Werror"]  # in lint and CI only: a later compiler's new warning must not stop a user
 
 
@@ -33,7 +34,7 @@ class BuildCore(build_ext):
     def build_extension(self, ext: Extension) -> None:
         """Compile the extension; $CFLAGS comes last, so that it can add a sanitizer."""
         core = Path(os.path.relpath(ROOT.joinpath(*ext.name.split(".")[1:-1], "core")))
-        folders = [core, core / "host", core / platform.machine()]
+        folders = [core, core / "host", core / CPU]
         headers = [path for folder in folders for path in sorted(folder.glob("*.h"))]
         sources = [path for folder in folders for path in sorted(folder.glob("*.[cS]"))]
         self.compiler.src_extensions = [*self.compiler.src_extensions, ".S"]
