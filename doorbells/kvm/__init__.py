@@ -27,5 +27,5 @@ from ._ioeventfd import (
     PioIoeventfd as PioIoeventfd,
     PioWildcard as PioWildcard,
 )
-from ._kinds import GUEST_KINDS as GUEST_KINDS
+from ._kinds import GUEST_KINDS as GUEST_KINDS, default_kind as default_kind
 from ._probe import probe as probe

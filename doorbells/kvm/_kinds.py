@@ -18,7 +18,7 @@ from ._ioeventfd import (
 if TYPE_CHECKING:
     from ._guest_bell import GuestBell
 
-__all__ = ("GUEST_KINDS",)
+__all__ = ("GUEST_KINDS", "default_kind")
 
 GUEST_KINDS: Final[tuple[type[GuestBell], ...]] = (
     *(PioIoeventfd, PioWildcard, PioDatamatch, PioExit),
@@ -26,3 +26,12 @@ GUEST_KINDS: Final[tuple[type[GuestBell], ...]] = (
     *(Vmport, HyperV, XenEvtchn, HypercallExit),
 )
 """For test fixtures and the command line; in the order in which `probe` answers."""
+
+
+def default_kind(architecture: str) -> type[GuestBell]:
+    """Return the kind for who chose none: a port where the CPU has them, a store elsewhere.
+
+    `architecture` is what `platform.machine()` calls the guest's CPU. KVM serves both without
+    leaving the kernel; of the two, a port is cheaper to decode.
+    """
+    return PioIoeventfd if architecture == "x86_64" else MmioIoeventfd

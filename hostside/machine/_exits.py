@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from paravirt.doorbells.kvm import BellKind
 
-from ._host import ARCHITECTURE
 from ._kvm import ffi, lib
 
 if TYPE_CHECKING:
@@ -24,14 +23,17 @@ class Exits:
     """An `ExitSource`: gives out addresses, and routes exits to eventfds."""
 
     def __init__(self, vm: Vm, *, slot: int, first_bell: int, ring: int) -> None:
-        self.architecture: str = ARCHITECTURE
-        """What `platform.machine()` calls the guest's CPU."""
         self.ring = ring
         """The privilege ring that the guest kicks from."""
         self._vm = vm
         self._slot = slot
         self._first_bell = first_bell
         self._turns: dict[tuple[str, int], int] = {}
+
+    @property
+    def architecture(self) -> str:
+        """What `platform.machine()` calls the guest's CPU."""
+        return self._vm.architecture
 
     @property
     def vm_fd(self) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 import trio
 
-from paravirt.doorbells.kvm import BellKind, BootPage, GuestKick, PioIoeventfd
+from paravirt.doorbells.kvm import BellKind, BootPage, GuestKick, default_kind
 from paravirt.transport import Memory, NegotiationError, PeerError, Region
 
 from . import _elf, _layout
@@ -175,14 +175,15 @@ class Machine:
         self,
         device: DeviceModel,
         *,
-        doorbell: DoorbellMaker = PioIoeventfd,
+        doorbell: DoorbellMaker | None = None,
         call_doorbell: DoorbellMaker = Irqfd,
         features: int = ~0,
     ) -> MachineLink:
         """Put a device behind a register block; serve it with `hostside.serve(device, link)`.
 
-        `doorbell` makes the kick of each queue, `call_doorbell` the call. `features` masks what is
-        offered to the driver. The link is closed with the machine.
+        `doorbell` makes the kick of each queue: PioIoeventfd if none is given, MmioIoeventfd where
+        the CPU has no ports. `call_doorbell` makes the call. `features` masks what is offered. The
+        link is closed with the machine.
 
         Raises ValueError for a device that virtio does not allow, for a doorbell that no guest can
         ring, or when there is no room for its queues; DoorbellRefused for one that this host lacks;
@@ -193,6 +194,7 @@ class Machine:
         if slot == lib.PV_DEVICES or first + len(device.queue_sizes) > BELLS:
             raise ValueError(f"no room: {lib.PV_DEVICES} devices with {BELLS} queues in all")
         plug = Plug(self._vm, self.memory, slot=slot, first_bell=first, ring=self.ring)
+        doorbell = doorbell or default_kind(self._vm.architecture)
         link = plug.make(device, doorbell, call_doorbell, features)
         self.links.append(link)
         for kick in plug.kicks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import struct
 from contextlib import suppress
 from functools import partial
@@ -36,6 +37,8 @@ class Vm:
 
     def __init__(self) -> None:
         self.fd = self._event = -1
+        self.architecture = platform.machine()
+        """The guest's CPU, which is the host's."""
         self._pins: list[object] = []
         self._routing: list[tuple[int, int]] = []
         self.vcpus: list[Vcpu] = []

@@ -5,9 +5,12 @@ The folder is not called `run`, since that is the function by which `paravirt.cl
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import click
+
+from paravirt.doorbells.kvm import default_kind
 
 from .._errors import complain
 from .._output import json_option, print_json
@@ -30,7 +33,7 @@ ELF = click.Path(path_type=Path)
     "--doorbell",
     type=click.Choice(sorted(DOORBELLS)),
     metavar="NAME",
-    default="pio-ioeventfd",
+    default=default_kind(platform.machine()).name,
     show_default=True,
     help="How the guest kicks; `paravirt doctor` says which this host has.",
 )
