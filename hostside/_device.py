@@ -9,8 +9,9 @@ import trio
 from paravirt.transport import ConfigSpace, NegotiationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from paravirt.transport import DeviceRing
     from paravirt.transport.link import DeviceLink
 
     from ._metrics import ServerStatistics
@@ -102,6 +103,17 @@ class Device:
         escapes `serve`.
         """
         raise NotImplementedError
+
+    def ahead(self) -> Callable[[DeviceRing, int], bool] | None:
+        """Return what is to try each batch of a queue before the handler gets it, or None.
+
+        For a loop in C that serves plain requests with no object made of each: it is given the
+        queue's ring, with chains just taken, and nanoseconds for which it may look for more. It
+        ends them from the first on, gives them back, may take more, and returns after some 50 us:
+        whether it wants to be called again at once. What it leaves in hand is handled. It raises
+        only what the ring raises. Asked for as a queue starts; `paravirt.transport.disk` is one.
+        """
+        return None
 
     def handle_batch(self, requests: Sequence[Request]) -> Awaitable[None] | None:
         """Serve all requests that were there at once, as `def` or `async def`.

@@ -26,6 +26,8 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Times that the server rang the driver."""
     suppressed: int
     """Publications for which the driver wanted no call."""
+    ahead: int
+    """Requests that `Device.ahead` ended."""
     cut: int
     """Writes that the room for the reply was too small for."""
     stale: int

@@ -1,77 +1,42 @@
-"""One virtqueue of a device while its driver runs it: requests come from the ring, completions go.
-
-Completions are collected and published together: at each turn of the ring, after 50 us of handler
-time, and at once when nobody is about to come by (`attended`).
-"""
+"""One virtqueue of a device while its driver runs it."""
 
 from __future__ import annotations
 
-from array import array
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 from paravirt.doorbells import wait_for_work
 from paravirt.transport import PeerError
 
+from ._completions import Completions
 from ._ended import EndedRing
 from ._metrics import QueueStatistics
+from ._pace import ALONE_NS, HOLD_NS, LONGEST_SHARE_NS, SHARE_NS
 from ._request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from paravirt.doorbells import Doorbell
     from paravirt.transport import DeviceRing
     from paravirt.transport.link import QueueStart
 
     from ._loop import Loop
 
-HOLD_NS = 50_000
-"""Publish after this much handler time: a wake of the sleeping driver costs as much (25-60 us)."""
-SHARE_NS = 50_000
-"""Work between two checkpoints: how long other tasks, and other guests, wait for the loop."""
-LONGEST_SHARE_NS = 8 * SHARE_NS
-"""The same while nobody else wants the loop, doubled step by step: a checkpoint costs 5-10 us, a
-tenth of the work at SHARE_NS."""
-ALONE_NS = 20_000
-"""A checkpoint that takes no longer than this ran nobody else worth stopping for."""
-LOOK_NS = 10_000
-"""Handler time between two looks at the clock, which costs 30-60 us a thousand: a fifth of HOLD_NS,
-judged by the requests before, and no more than LOOK_REQUESTS of them in case they mislead."""
-LOOK_REQUESTS = 32
 
-
-class DeviceQueue:
+class DeviceQueue(Completions):
     """A virtqueue as the device's end of a link gave it to the server.
 
     A device uses it by `take`, and only for its `taken_queues`.
     """
 
-    count = 0
-    """How many requests the last batch had."""
-    left = 0
-    """How many of them at most nobody has drawn."""
-    ended = 0
-    """Requests ended in order, as the ring gave them, since the last publication."""
-    stride = 1
-    """After how many requests to look at the clock."""
-    in_order = True
-    """None of the batch was ended one by one so far; what ended in order needs no token."""
-    attended = False
-    """Somebody runs, or will before the loop sleeps, who then publishes what is done."""
     stopping = False
     """No new requests are taken."""
-    late = False
-    """The share of this queue is used up: let others run."""
     sharing = False
     """A worker lets others run, and then goes on with `batch`."""
     _busy = False
-    _share_until = 0
     _share_ns = SHARE_NS
-    _hold_until = 0
-    _looked = 0
     _dry = False
     """The last look found nothing, and is not to be repeated."""
     _spun = False
@@ -88,24 +53,21 @@ class DeviceQueue:
         *,
         taken: bool = False,
         header_size: int = 0,
+        ahead: Callable[[DeviceRing, int], bool] | None = None,
     ) -> None:
+        super().__init__(start, loop)
         start.ring.peek(header_size)
         self.index = start.queue
-        self.ring: DeviceRing | EndedRing = start.ring
         self.kick = start.kick
-        self.call = start.call
         self.batch: Iterator[Request] = iter(())
         """Requests taken from the ring and not given to a handler yet; all workers draw from it."""
-        self.done = array("Q")
-        """Tokens of what is to be given back, but for what ended in order."""
-        self._tokens: list[int] = []
-        self._loop = loop
         self._on_error = on_error
         self._taken = taken
+        self._ahead = ahead
         self._peeks = header_size > 0
         self._stop = trio.Event()
         self._room = trio.Event()
-        self._calls = self._suppressed = self._cut = 0
+        self._cut = 0
         self._wakes_before = self.kick.statistics().wakes
 
     # Requests come.
@@ -124,6 +86,8 @@ class DeviceQueue:
             else:
                 try:
                     found = self.advance()
+                    if found and self._ahead is not None:
+                        found = await self._run_ahead(self._ahead)
                 except PeerError as error:
                     await self._break(error)
                     return
@@ -145,8 +109,7 @@ class DeviceQueue:
 
         Sets `late`. Raises `PeerError`, again and again, for a ring that is broken.
         """
-        loop, window, ring = self._loop, self.kick.window, self.ring
-        quiet = ring.concurrent and not loop.handling and loop.busy <= self._busy
+        window, ring, quiet = self.kick.window, self.ring, self._quiet()
         spin_ns = window.ns if quiet and window is not None else 0
         done, ended = self.done, self.ended
         published = ended or bool(done)
@@ -163,7 +126,10 @@ class DeviceQueue:
         if ring.rejects:
             self._on_error(self, ring.take_reject())
         if flat:
-            self._accept(flat)
+            if self._ahead is None:
+                self._accept(flat)
+            else:
+                self._begin()
             if spin_ns and window is not None:
                 window.hit()
         else:
@@ -177,7 +143,7 @@ class DeviceQueue:
 
     def advance_in_line(self) -> bool:
         """Do `advance` for a worker that ended the current batch; False to leave it to `refill`."""
-        if self.stopping:
+        if self.stopping or self._ahead is not None:
             return False
         try:
             found = self.advance()
@@ -186,9 +152,41 @@ class DeviceQueue:
         self._dry = not found and not self.ring.call_due
         return found
 
-    def _accept(self, flat: list[int]) -> None:
+    def _quiet(self) -> bool:
+        """Say whether looking for work would hold up nobody."""
+        loop = self._loop
+        return self.ring.concurrent and not loop.handling and loop.busy <= self._busy
+
+    async def _run_ahead(self, ahead: Callable[[DeviceRing, int], bool]) -> bool:
+        """Have the device end what it can of a batch, and of those behind it, with no `Request`.
+
+        Lets others run when that is due. Returns whether some of what was taken is left, which is
+        then the batch.
+        """
+        ring, window, more = cast("DeviceRing", self.ring), self.kick.window, True
+        while more and not self.stopping:  # once it stops, nothing is taken any more
+            if self.late:
+                await self.share()
+            more = ahead(ring, window.ns if window is not None and self._quiet() else 0)
+            if ring.call_due:
+                self._ring_call()
+            if ring.rejects:
+                self._on_error(self, ring.take_reject())
+            self.late = self._loop.clock() >= self._share_until
+        rest = ring.rest()
+        if rest:
+            self._accept(rest)
+        return bool(rest)
+
+    def _begin(self) -> int:
         now = self._loop.clock()
         self.late = now >= self._share_until
+        if not self._busy:
+            self._set_busy(True)
+        return now
+
+    def _accept(self, flat: list[int]) -> None:
+        now = self._begin()
         self.count = self.left = len(flat) // 2
         self.in_order = not self._taken
         self._tokens = flat[::2]
@@ -201,8 +199,13 @@ class DeviceQueue:
             self.batch = map(Request, repeat(self), self._tokens, flat[1::2])
         self._looked = now
         self._hold_until = now + HOLD_NS
-        if not self._busy:
-            self._set_busy(True)
+
+    def _gave_back(self) -> None:
+        if self.ring.stalled:
+            self._room.set()
+            self._room = trio.Event()
+        if self._taken:
+            self.settle()
 
     async def _park(self) -> None:
         """Sleep until the driver kicks, or a completion makes room."""
@@ -243,74 +246,6 @@ class DeviceQueue:
         if busy is not self._busy:
             self._busy = busy
             self._loop.busy += 1 if busy else -1
-
-    # Completions go.
-
-    def complete(self, token: int) -> None:
-        """Give a request back with the bytes written; published now or soon."""
-        self.done.append(token)
-        if not self.attended:
-            self.publish()
-
-    def end(self, drawn: int, in_order: bool) -> bool:
-        """Note that so many requests of the batch, or all that were left, were drawn and are over.
-
-        `in_order` completes them here. Returns whether the batch is over too.
-        """
-        if drawn >= self.left:
-            drawn = self.left
-        if in_order:
-            self.ended += drawn
-        self.left -= drawn
-        return not self.left
-
-    def leave_order(self, request: Request) -> bool:
-        """End those before this request in order, and no more of the batch; returns False."""
-        self.ended += self._tokens.index(request.id) - self.count + self.left
-        self.in_order = False
-        return False
-
-    def look(self, handled: int) -> int:
-        """Publish if it is time; `handled` requests ended since the last look.
-
-        Returns after how many more to look again, which holds for the next batch too.
-        """
-        now = self._loop.clock()
-        each = (now - self._looked) // handled
-        self._looked = now
-        if now >= self._hold_until:
-            self.publish()
-            self.late = now >= self._share_until
-        self.stride = max(1, min(LOOK_REQUESTS, LOOK_NS // (each + 1)))
-        return self.stride
-
-    def publish(self) -> None:
-        """Show the completions to the driver, with at most one call."""
-        if not (self.done or self.ended):
-            return
-        call = self.ring.complete(self.done, None, self.ended)
-        self.ended = 0
-        del self.done[:]
-        self._hold_until = self._loop.clock() + HOLD_NS
-        if call:
-            self._ring_call()
-        else:
-            self._suppressed += 1
-        if self.ring.stalled:
-            self._room.set()
-            self._room = trio.Event()
-        if self._taken:
-            self.settle()
-
-    def _ring_call(self) -> None:
-        self._calls += 1
-        self._ring(self.call)
-
-    def _ring(self, bell: Doorbell) -> None:
-        try:
-            bell.ring()
-        except trio.ClosedResourceError:
-            pass  # nobody is left to hear it
 
     # What a device may use.
 
@@ -384,7 +319,8 @@ class DeviceQueue:
             bytes_out=ring.bytes_out,
             kicks=self.kick.statistics().wakes - self._wakes_before if self.kick.notifies else 0,
             calls=self._calls,
-            suppressed=self._suppressed,
+            suppressed=self._suppressed + ring.silent,
+            ahead=ring.ahead,
             cut=self._cut,
             stale=ring.stale,
             rejected=ring.rejected,

@@ -135,8 +135,10 @@ class Server:
         loop = current_loop()
         self._features = start.ring.geometry.features  # by which a device tells its queues apart
         taken = start.queue in self._device.taken_queues
-        size = self._device.header_size
-        queue = DeviceQueue(start, loop, self.peer_error, taken=taken, header_size=size)
+        size, ahead = self._device.header_size, None if taken else self._device.ahead()
+        queue = DeviceQueue(
+            start, loop, self.peer_error, taken=taken, header_size=size, ahead=ahead
+        )
         self._queues[queue.index] = queue
         if not taken:
             self._handled += 1

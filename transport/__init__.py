@@ -10,7 +10,7 @@ from ._config import (
     ConfigSpace as ConfigSpace,
     Size as Size,
 )
-from ._device_ring import DeviceRing as DeviceRing, DeviceRingStatistics as DeviceRingStatistics
+from ._device_ring import DeviceRing as DeviceRing
 from ._dirty_log import DirtyLog as DirtyLog
 from ._driver_ring import DriverRing as DriverRing
 from ._errors import (
@@ -31,5 +31,6 @@ from ._geometry import RingGeometry as RingGeometry
 from ._loopback import Loopback as Loopback, loopback as loopback
 from ._memory import Memory as Memory, Slice as Slice
 from ._region import Region as Region
+from ._ring_statistics import DeviceRingStatistics as DeviceRingStatistics
 from ._state import DeviceState as DeviceState, Status as Status
 from ._swap import SwappableKick as SwappableKick, SwapRefused as SwapRefused

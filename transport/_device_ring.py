@@ -8,11 +8,10 @@ import struct
 from array import array
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ._core import ffi, lib
 from ._errors import ERRNO_BASE, Cause, MemoryGone, PeerError, check
 from ._queues import ring_sizes
+from ._ring_statistics import DeviceRingStatistics
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -42,27 +41,6 @@ _FEW = 4
 """Up to so many completions it is cheaper to have cffi copy a list than to borrow an array."""
 _cycle = lib.pv_host_cycle
 _turn = lib.pv_host_turn
-
-
-class DeviceRingStatistics(msgspec.Struct, frozen=True):
-    """What happened on a queue since it started, from the device's end."""
-
-    popped: int
-    """Chains taken."""
-    completed: int
-    """Chains given back by the device, not counting bad ones."""
-    in_flight: int
-    """Chains that the device has now."""
-    bytes_in: int
-    """Readable bytes of the chains taken."""
-    bytes_out: int
-    """Used lengths of the chains given back."""
-    stale: int
-    """Completions dropped: the second of one chain, or one from before a reset."""
-    rejected: dict[str, int]
-    """Bad chains and indices by cause (`Cause` in lower case)."""
-    broken: str | None
-    """Why the queue works no more until a reset, if so."""
 
 
 class DeviceRing:
@@ -152,11 +130,13 @@ class DeviceRing:
         self._turn.head_size = size
 
     def heads(self, count: int) -> tuple[bytes, ...]:
-        """Return the first bytes of the `count` chains taken last, as many as `peek` was told of.
+        """Return the first bytes of `count` chains in hand, as many as `peek` was told of.
 
         Behind the end of a shorter chain they mean nothing.
         """
-        return _heads_layout(self._turn.head_size, count).unpack_from(self._heads_view)
+        turn = self._turn
+        size = turn.head_size
+        return _heads_layout(size, count).unpack_from(self._heads_view, turn.ended * size)
 
     def cycle(
         self, done: Tokens, lengths: Lengths = None, spin_ns: int = 0, ended: int = 0
@@ -182,9 +162,7 @@ class DeviceRing:
             rc = _turn(self._turn, ended, spin_ns)
         self.call_due = self.stalled = self.rejects = False
         if rc > _COUNT_MASK:
-            self.call_due = rc & _CALL != 0
-            self.stalled = rc & _STALLED != 0
-            self.rejects = rc & _BAD != 0
+            self.note(rc)
             rc &= _COUNT_MASK
         if rc <= 0:
             check(rc)
@@ -193,6 +171,17 @@ class DeviceRing:
             words = self._words
             return [words[0], words[1]]
         return self._view[: 2 * rc].tolist()
+
+    def note(self, rc: int) -> None:
+        """Set `call_due`, `stalled` and `rejects` by what a turn in C returned."""
+        self.call_due = rc & _CALL != 0
+        self.stalled = rc & _STALLED != 0
+        self.rejects = rc & _BAD != 0
+
+    def rest(self) -> list[int]:
+        """Return the chains taken last that are not over yet, as `cycle` did."""
+        turn = self._turn
+        return self._view[2 * turn.ended : 2 * turn.taken].tolist()
 
     def complete(self, done: Tokens, lengths: Lengths = None, ended: int = 0) -> bool:
         """Complete chains and publish them, taking none; True if the driver wants a call.
@@ -324,6 +313,11 @@ class DeviceRing:
         return self._ring
 
     @property
+    def turn(self) -> Any:
+        """The core's `struct pv_turn *`, for loops in C that take and give back by themselves."""
+        return self._turn
+
+    @property
     def in_flight(self) -> int:
         """Chains that the device has now."""
         count: int = self._ring.in_flight
@@ -359,6 +353,8 @@ class DeviceRing:
             stale=ring.stale,
             rejected={Cause(cause).name.lower(): count for cause, count in counts if count},
             broken=Cause(ring.broken).name.lower() if ring.broken else None,
+            ahead=self._turn.ahead,
+            silent=self._turn.silent,
         )
 
 

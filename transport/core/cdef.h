@@ -55,6 +55,7 @@ struct pv_slot *pv_device_slot(const struct pv_device_ring *r, uint64_t token);
 struct pv_turn {
     struct pv_device_ring *ring; struct pv_popped *popped;
     uint32_t room; uint32_t limit; uint32_t taken; uint32_t ended; uint32_t head_size; uint8_t *heads;
+    uint64_t ahead; uint64_t silent;
 };
 int pv_host_turn(struct pv_turn *turn, uint32_t ended, uint64_t spin_ns);
 int pv_host_cycle(struct pv_turn *turn, const uint64_t *done, const uint32_t *lengths, uint32_t count, uint32_t ended, uint64_t spin_ns);

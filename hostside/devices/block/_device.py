@@ -29,6 +29,7 @@ from paravirt.transport.wire.block import (
 
 from ..._device import Device
 from ..._request import RequestError
+from ._ahead import Ahead
 from ._image import Image
 from ._offer import (
     DISCARD_SECTORS,
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable
 
+    from paravirt.transport import DeviceRing
+
+    from ..._ended import EndedRing
     from ..._request import Request
     from ._writer import RunBlocking
 
@@ -200,6 +204,12 @@ class Block(Device):
             request.write_at(request.writable - 1, bytes([status]))
         return True
 
+    def ahead(self) -> Callable[[DeviceRing, int], bool] | None:
+        """Do plain reads and writes in C, unless a subclass has a handler of its own."""
+        if type(self).handle is not Block.handle:
+            return None
+        return Ahead(self._image, self._must_commit).run
+
     def handle(self, request: Request) -> Awaitable[None] | None:
         """Carry out one request: at once if nothing has to be waited for, else in a thread."""
         try:
@@ -324,11 +334,10 @@ class Block(Device):
 
     def _is_stable(self, request: Request) -> bool:
         """Say whether a write has to be on the storage when it completes (5.2.6.2)."""
-        can_flush = self._negotiated(request.queue) & _FLUSH
-        return not (self._space.writeback and can_flush)
+        return self._must_commit(self.queue(request.queue).ring)
 
-    def _negotiated(self, queue: int) -> int:
-        return self.queue(queue).ring.geometry.features
+    def _must_commit(self, ring: DeviceRing | EndedRing) -> bool:
+        return not (self._space.writeback and ring.geometry.features & _FLUSH)
 
     async def _write_in_thread(
         self, request: Request, position: int, size: int, *, stable: bool

@@ -1,4 +1,7 @@
-"""Which requests are done in line, which in a thread, and what a slow one holds up."""
+"""Which requests a handler does in line, which in a thread, and what a slow one holds up.
+
+What is done before a handler is asked is in `test_block_ahead.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import trio
 import trio.testing
 
 from paravirt.guestside.block import BlockDriver
-from paravirt.hostside import Request
+from paravirt.hostside import Device, Request
 from paravirt.hostside.devices.block import Block
 from tests.disks import Gate, Watched, always, attached, content, image, in_line
 
@@ -31,11 +34,15 @@ def path(tmp_path: Path) -> Path:
 
 
 class Files:
-    """What the file system does: whether it can be told not to wait, and what it then says."""
+    """What the file system does: whether it can be told not to wait, and what it then says.
+
+    Said to requests, so all of them go to the handler.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, nowait: bool, in_memory: bool) -> None:
         monkeypatch.setattr(f"{IMAGE}.takes_nowait", always(nowait))
         monkeypatch.setattr(f"{IMAGE}.lives_in_memory", always(in_memory))
+        monkeypatch.setattr(Block, "ahead", Device.ahead)
         self.flags: list[int] = []
         """Of each read and write."""
         self.answer: int | OSError | None = None

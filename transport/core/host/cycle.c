@@ -37,10 +37,9 @@ static long guarded(struct pv_device_ring *r, long (*fn)(void *), void *arg)
     return guarded_by(r->memory, r, fn, arg);
 }
 
-static int spin(const uint16_t *index, uint16_t seen, uint64_t spin_ns)
+/* Look until *end; if that is 0, it is set to spin_ns from when the first few looks have found nothing. */
+static int spin_until(const uint16_t *index, uint16_t seen, uint64_t spin_ns, uint64_t *end)
 {
-    uint64_t end = 0;
-
     for (;;) {
         for (int look = 0; look < LOOKS_PER_CLOCK; look++) {
             if (pv_load_acquire(index) != seen) /* A or B */
@@ -50,11 +49,18 @@ static int spin(const uint16_t *index, uint16_t seen, uint64_t spin_ns)
             pv_relax();
         }
         uint64_t now = pv_host_now_ns();
-        if (end == 0)
-            end = now + spin_ns;
-        else if (now >= end)
+        if (*end == 0)
+            *end = now + spin_ns;
+        else if (now >= *end)
             return 0;
     }
+}
+
+static int spin(const uint16_t *index, uint16_t seen, uint64_t spin_ns)
+{
+    uint64_t end = 0;
+
+    return spin_until(index, seen, spin_ns, &end);
 }
 
 struct cycle {
@@ -179,6 +185,7 @@ int pv_host_complete(struct pv_turn *turn, const uint64_t *done, const uint32_t 
 struct look {
     struct pv_device_ring *r;
     uint64_t spin_ns;
+    uint64_t end;
 };
 
 static long device_spin(void *arg)
@@ -187,7 +194,7 @@ static long device_spin(void *arg)
 
     if (look->r->broken)
         return 1;
-    return spin(&look->r->ring.avail[PV_RING_IDX], look->r->last_avail, look->spin_ns);
+    return spin_until(&look->r->ring.avail[PV_RING_IDX], look->r->last_avail, look->spin_ns, &look->end);
 }
 
 static long device_arm(void *arg)
@@ -203,14 +210,23 @@ static long device_disarm(void *arg)
 
 int pv_host_device_spin(struct pv_device_ring *r, uint64_t spin_ns)
 {
-    struct look look = {r, spin_ns};
+    uint64_t end = 0;
 
-    return (int)guarded(r, device_spin, &look);
+    return pv_host_device_spin_until(r, spin_ns, &end);
+}
+
+int pv_host_device_spin_until(struct pv_device_ring *r, uint64_t spin_ns, uint64_t *end)
+{
+    struct look look = {r, spin_ns, *end};
+    int rc = (int)guarded(r, device_spin, &look);
+
+    *end = look.end;
+    return rc;
 }
 
 int pv_host_device_arm(struct pv_device_ring *r)
 {
-    struct look look = {r, 0};
+    struct look look = {r, 0, 0};
     int rc = (int)guarded(r, device_arm, &look);
     int logged = r->log ? pv_log_event(r) : 0;
 
@@ -219,7 +235,7 @@ int pv_host_device_arm(struct pv_device_ring *r)
 
 int pv_host_device_disarm(struct pv_device_ring *r)
 {
-    struct look look = {r, 0};
+    struct look look = {r, 0, 0};
     int rc = (int)guarded(r, device_disarm, &look);
     int logged = r->log ? pv_log_event(r) : 0;
 

@@ -25,6 +25,8 @@ struct pv_turn {
     uint32_t ended;
     uint32_t head_size; /* bytes of each chain taken that are copied to `heads` at once, 0 for none */
     uint8_t *heads;     /* room for `room` of them; what a chain is short of stays as it was */
+    uint64_t ahead;     /* chains taken and given back by a loop in C */
+    uint64_t silent;    /* its publications for which the driver wanted no call */
 };
 
 #define PV_NO_LIMIT UINT32_MAX
@@ -44,6 +46,8 @@ int pv_host_complete(struct pv_turn *turn, const uint64_t *done, const uint32_t 
 
 /* 1 if there is something to take or to be told (the ring is broken), 0 if not; `spin_ns` 0 looks once. */
 int pv_host_device_spin(struct pv_device_ring *r, uint64_t spin_ns);
+/* The same for several looks that end together: spin_ns after the first of them that lasted, which sets *end from 0. */
+int pv_host_device_spin_until(struct pv_device_ring *r, uint64_t spin_ns, uint64_t *end);
 int pv_host_device_arm(struct pv_device_ring *r);
 int pv_host_device_disarm(struct pv_device_ring *r);
 int64_t pv_host_read(struct pv_device_ring *r, uint64_t token, uint32_t offset, void *to, uint32_t len);
