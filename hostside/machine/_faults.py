@@ -15,6 +15,7 @@ from ._kvm import lib
 if TYPE_CHECKING:
     from paravirt.transport import Memory
 
+    from ._errors import Registers
     from ._vcpu import Vcpu
 
 __all__ = ()  # of use to this room only
@@ -48,11 +49,18 @@ def fault(vcpu: Vcpu, memory: Memory) -> GuestFault:
     registers = replace(registers, values={**registers.values, **saved})
     text = _NAMES.get(vector, f"fault {vector}")
     if vector == _PAGE_FAULT:
-        way = "write to" if error & _WRITE else "jump to" if error & _FETCH else "read of"
-        text += f", the {way} {registers.values['cr2']:#x}"
+        text += f", the {_way(registers, error)} {registers.values['cr2']:#x}"
     else:
         text += f", error code {error:#x}"
     return GuestFault(f"the guest met {text} at {rip:#x}", registers)
+
+
+def _way(registers: Registers, error: int) -> str:
+    """Say what the guest was about; a CPU tells fetches from reads only where NX is on."""
+    if error & _WRITE:
+        return "write to"
+    fetched = error & _FETCH or registers.values["cr2"] == registers.values["rip"]
+    return "jump to" if fetched else "read of"
 
 
 def triple_fault(vcpu: Vcpu) -> GuestFault:

@@ -28,6 +28,13 @@ NO_IDT = """
 nothing:
     .quad 0, 0
 """
+NO_GATES = """
+    mov $0x9000, %edi       /* the interrupt table, which any payload may write to */
+    mov $0x1000 / 8, %ecx
+    xor %eax, %eax
+    rep stosq
+    ud2
+"""
 
 
 async def fault(guest: Guest, source: str, ring: int, stall: float | None = None) -> GuestFault:
@@ -62,7 +69,7 @@ async def test_fault_is_named_with_its_place(
 
 @pytest.mark.parametrize(
     ("source", "way"),
-    [("movl $1, (%rdx)", "write to"), ("mov (%rdx), %eax", "read of"), ("jmp *%rdx", "")],
+    [("movl $1, (%rdx)", "write to"), ("mov (%rdx), %eax", "read of"), ("jmp *%rdx", "jump to")],
     ids=["write", "read", "jump"],
 )
 async def test_unmapped_memory_is_named(guest: Guest, ring: int, source: str, way: str) -> None:
@@ -79,11 +86,44 @@ async def test_stack_that_is_gone_is_a_fault_in_ring_3(guest: Guest) -> None:
     assert "page fault" in str(error)
 
 
-async def test_triple_fault_is_told_as_one(guest: Guest) -> None:
-    error = await fault(guest, NO_IDT, ring=0)
+@pytest.mark.parametrize(
+    ("source", "ring"), [(NO_IDT, 0), (NO_GATES, 0), (NO_GATES, 3)], ids=["idt", "ring0", "ring3"]
+)
+async def test_triple_fault_is_told_as_one(guest: Guest, source: str, ring: int) -> None:
+    error = await fault(guest, "mov $0x7777, %ebx\n" + source, ring)
 
     assert "triple fault" in str(error)
     assert error.registers is not None
+    assert error.registers.values["rbx"] == 0x7777
+
+
+@pytest.mark.parametrize("instruction", ["vmcall", "vmmcall"])
+async def test_hypercall_that_never_comes_back_is_ended_by_the_alarm(
+    guest: Guest, instruction: str
+) -> None:
+    """There are hosts that hang in it; on others the guest goes on, into a loop."""
+    source = f"mov $0x7777, %ebx\n xor %eax, %eax\n {instruction}\n 1: jmp 1b"
+    async with Machine(ring=0) as machine:
+        machine.load(guest(source))
+        with pytest.raises(GuestStalled, match="runs on without an exit") as caught:
+            await machine.run(stall=0.2)
+
+        assert caught.value.registers is not None
+        assert caught.value.registers.values["rbx"] == 0x7777
+        assert lib.PV_PAYLOAD <= caught.value.registers.values["rip"] < lib.PV_PAYLOAD + 64
+        machine.load(guest(ends(5)))
+        assert await machine.run() == 5, "the machine is of use"
+
+
+async def test_hypercall_that_never_comes_back_is_ended_by_cancellation(guest: Guest) -> None:
+    async with Machine(ring=0) as machine:
+        machine.load(guest("vmcall\n 1: jmp 1b"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(machine.run)
+            nursery.cancel_scope.cancel()
+        machine.load(guest(ends(5)))
+
+        assert await machine.run() == 5
 
 
 @pytest.mark.parametrize(

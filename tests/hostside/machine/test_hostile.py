@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from paravirt.doorbells import Polling
-from paravirt.doorbells.kvm import MmioExit, MmioIoeventfd, PioExit, PioIoeventfd
+from paravirt.doorbells.kvm import (
+    GUEST_KINDS,
+    BellKind,
+    MmioDatamatch,
+    MmioExit,
+    MmioIoeventfd,
+    PioDatamatch,
+    PioExit,
+    PioIoeventfd,
+    Vmport,
+)
 from paravirt.guestside import Driver, payload
 from paravirt.guestside.payload import Program, Task
 from paravirt.hostside import serve
@@ -20,12 +31,17 @@ from tests.hostside.machine.guests import build_c, ends
 from tests.hostside.machine.playing import Echo, echo, echoing, play
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from paravirt.doorbells import Doorbell
+    from paravirt.doorbells.kvm import GuestBell, GuestKick
     from tests.hostside.machine.conftest import Guest
 
 pytestmark = pytest.mark.kvm
 
 HOSTILE = Path(__file__).with_name("hostile.c")
+BY_WRITE = [kind for kind in GUEST_KINDS if not kind.name.startswith("hypercall")]
+BY_VALUE = (PioDatamatch, MmioDatamatch, Vmport)
 
 
 @pytest.mark.parametrize("vcpus", [1, 2])
@@ -167,3 +183,33 @@ async def test_console_that_nobody_reads_drops_and_counts(guest: Guest) -> None:
 
         assert machine.console.read() == "x" * 65536
         assert machine.statistics().console_lost == 70000 - 65536
+
+
+def elsewhere(kick: GuestKick) -> GuestKick:
+    """Return the same instruction for a port, an address or a tag that no queue has."""
+    step = {BellKind.PIO: 0x40, BellKind.MMIO: 0x200, BellKind.VMPORT: 50 << 16}[kick.kind]
+    return replace(kick, address=kick.address + step)
+
+
+def with_another_value(kick: GuestKick) -> GuestKick:
+    """Return the kick of a queue that does not exist, where the value tells queues apart."""
+    return replace(kick, value=99)
+
+
+@pytest.mark.parametrize(
+    ("kind", "forge"),
+    [*((kind, elsewhere) for kind in BY_WRITE), *((kind, with_another_value) for kind in BY_VALUE)],
+    ids=lambda value: str(getattr(value, "name", value.__name__)),
+)
+async def test_kick_of_a_queue_that_does_not_exist_is_counted_and_not_heard(
+    kind: type[GuestBell], forge: Callable[[GuestKick], GuestKick], ring: int
+) -> None:
+    async with Machine(ring=ring) as machine:
+        link = machine.plug(Echo(), doorbell=kind)
+        machine.load(payload.path())
+        machine.arguments(*Task(program=Program.KICK, count=3).arguments())
+        machine.boot.put_bell(0, forge(machine.boot.bell(0)))
+
+        assert await machine.run() == 0
+        assert machine.statistics().stray == 3
+        assert not any(bell.wait_blocking(0) for bell in link.kicks)
