@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ._attest import TextReport as TextReport, measure as measure
 from ._bare import BareKick as BareKick, bare_kicks as bare_kicks
 from ._console import Console as Console
 from ._errors import (
@@ -14,9 +13,12 @@ from ._errors import (
 )
 from ._irqfd import Irqfd as Irqfd
 from ._link import MachineLink as MachineLink
-from ._machine import (
-    Machine as Machine,
-    MachineStatistics as MachineStatistics,
-    Note as Note,
-)
+from ._machine import Machine as Machine
+from ._statistics import MachineStatistics as MachineStatistics, Note as Note
 from .snapshot import Snapshot as Snapshot, SnapshotError as SnapshotError
+from .text import (
+    ChangedPage as ChangedPage,
+    TextChanged as TextChanged,
+    TextReport as TextReport,
+    measure as measure,
+)

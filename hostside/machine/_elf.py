@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._kvm import lib
 
@@ -14,15 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ()  # of use to this room only
 
-_EXECUTABLE: Final = 1  # PF_X (System V ABI, table of p_flags)
-
-
-class Loaded(NamedTuple):
-    """Where a payload lies."""
-
-    entry: int
-    end: int
-    """The first byte behind it."""
+_EXECUTABLE, _WRITABLE = 1, 2  # PF_X and PF_W (System V ABI, table of p_flags)
 
 
 class Segment(NamedTuple):
@@ -33,32 +25,52 @@ class Segment(NamedTuple):
     content: bytes
     """What the file has of it; the rest is zero."""
     executable: bool
+    writable: bool
+
+    def image(self) -> bytes:
+        """Return all of it."""
+        return self.content + bytes(self.end - self.start - len(self.content))
 
 
-def load(elf: Path | bytes, memory: Memory, size: int) -> Loaded:
-    """Copy the loadable segments to their physical addresses, zeroed where the file has no bytes.
+class Program(NamedTuple):
+    """A payload that fits into memory."""
 
-    Raises ValueError for what is no static x86-64 program, or does not fit into `size` bytes of
-    memory; OSError if the file cannot be read; RuntimeError without pyelftools.
+    entry: int
+    segments: list[Segment]
+    """By their addresses; no two overlap."""
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.segments[-1].end
+
+    def put(self, memory: Memory) -> None:
+        """Copy the segments to their physical addresses, zeroed where the file has no bytes."""
+        for segment in self.segments:
+            memory.write(segment.start, segment.image())
+
+
+def read(elf: Path | bytes, size: int = lib.PV_BLOCK) -> Program:
+    """Read a payload for a machine with `size` bytes of memory; as much as there can be.
+
+    Raises ValueError for what is no static x86-64 program, or does not fit; OSError if the file
+    cannot be read; RuntimeError without pyelftools.
     """
-    name = _name(elf)
-    entry, segments = read(elf)
-    for start, end, content, _ in segments:
-        if not lib.PV_PAYLOAD <= start <= end <= size or len(content) > end - start:
+    name = "the payload" if isinstance(elf, bytes) else str(elf)
+    entry, segments = _parse(name, elf if isinstance(elf, bytes) else elf.read_bytes())
+    at = int(lib.PV_PAYLOAD)
+    for segment in segments:
+        start, end = segment.start, segment.end
+        if not lib.PV_PAYLOAD <= start <= end <= size or len(segment.content) > end - start:
             room = f"a payload has {lib.PV_PAYLOAD:#x} to {size:#x}"
             raise ValueError(f"{name} wants {start:#x} to {end:#x}; {room}")
-        memory.write(start, content + bytes(end - start - len(content)))
-    return Loaded(entry, max(segment.end for segment in segments))
+        if start < at:
+            raise ValueError(f"{name} wants {start:#x} twice: two of its segments overlap")
+        at = end
+    return Program(entry, segments)
 
 
-def read(elf: Path | bytes) -> tuple[int, list[Segment]]:
-    """Return the entry and the loadable segments.
-
-    Raises ValueError for what is no static x86-64 program; OSError if the file cannot be read;
-    RuntimeError without pyelftools.
-    """
-    name = _name(elf)
-    data = elf if isinstance(elf, bytes) else elf.read_bytes()
+def _parse(name: str, data: bytes) -> tuple[int, list[Segment]]:
     try:
         from elftools.common.exceptions import ELFError
         from elftools.elf.elffile import ELFFile
@@ -72,19 +84,16 @@ def read(elf: Path | bytes) -> tuple[int, list[Segment]]:
         raise ValueError(f"{name} is no whole ELF file: {error}") from None
     if kind != ("ELFCLASS64", "EM_X86_64", "ET_EXEC"):
         raise ValueError(f"{name} is no static program for x86-64, linked at its place: {kind}")
-    segments = [row for row in found if row.end > row.start]
+    segments = sorted(row for row in found if row.end > row.start)
     if not segments:
         raise ValueError(f"{name} has nothing to load")
     return image["e_entry"], segments
-
-
-def _name(elf: Path | bytes) -> str:
-    return "the payload" if isinstance(elf, bytes) else str(elf)
 
 
 def _segment(row: Any) -> Segment:
     content: bytes = row.data()
     if len(content) != row["p_filesz"]:
         raise ValueError("it ends inside of a segment")
-    executable = bool(row["p_flags"] & _EXECUTABLE)
-    return Segment(row["p_paddr"], row["p_paddr"] + row["p_memsz"], content, executable)
+    start, flags = row["p_paddr"], row["p_flags"]
+    executable, writable = bool(flags & _EXECUTABLE), bool(flags & _WRITABLE)
+    return Segment(start, start + row["p_memsz"], content, executable, writable)

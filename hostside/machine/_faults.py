@@ -35,6 +35,7 @@ _RECORD: Final = struct.Struct("<8Q")  # as core/x86_64/ring0.S pushes it
 _EXIT_INTERNAL_ERROR, _EXIT_FAIL_ENTRY = 17, 9  # linux/kvm.h
 _EMULATION: Final = 1  # KVM_INTERNAL_ERROR_EMULATION
 _INSTRUCTION: Final = 15  # bytes, at most
+_HYPERCALLS: Final = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")  # vmcall, vmmcall
 
 
 def fault(vcpu: Vcpu, memory: Memory) -> GuestFault:
@@ -68,10 +69,22 @@ def triple_fault(vcpu: Vcpu) -> GuestFault:
     return GuestFault("the guest met a triple fault and shut down", vcpu.registers())
 
 
-def outside(vcpu: Vcpu) -> GuestFault:
-    """Name the place that is neither memory nor a device."""
+def outside(vcpu: Vcpu, memory: Memory) -> GuestFault:
+    """Name the place that is neither memory nor a device, or is memory that is read-only."""
+    address = vcpu.exit.address
+    try:
+        found = memory.read(address, len(_HYPERCALLS[0]))
+    except PeerError:
+        pass
+    else:
+        # No store has three bytes: this one is KVM's own (KVM_X86_QUIRK_FIX_HYPERCALL_INSN).
+        if found in _HYPERCALLS and vcpu.exit.width == len(found):
+            text = f"KVM was to rewrite the other vendor's hypercall instruction at {address:#x}"
+        else:
+            text = f"the guest wrote to {address:#x}"
+        return GuestFault(f"{text}, in its read-only text", vcpu.registers())
     way = "wrote to" if vcpu.exit.write else "read"
-    text = f"the guest {way} {vcpu.exit.address:#x}, where there is neither memory nor a device"
+    text = f"the guest {way} {address:#x}, where there is neither memory nor a device"
     return GuestFault(text, vcpu.registers())
 
 
@@ -98,5 +111,5 @@ def raise_for(left: int, vcpu: Vcpu, memory: Memory) -> None:
     if left == lib.PV_LEFT_SHUTDOWN:
         raise triple_fault(vcpu)
     if left == lib.PV_LEFT_OUTSIDE:
-        raise outside(vcpu)
+        raise outside(vcpu, memory)
     raise unknown(vcpu, memory)

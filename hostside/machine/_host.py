@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ._errors import KvmUnavailable
@@ -32,6 +32,8 @@ _NEEDED: Final = {
     "KVM_CAP_IMMEDIATE_EXIT": "cannot be stopped without a race",
 }
 """What each machine uses, and what to say of a KVM without it."""
+READONLY: Final = {"KVM_CAP_READONLY_MEM": "cannot make memory read-only"}
+"""What a machine with read-only text uses besides."""
 
 
 def open_kvm(device: str = DEVICE) -> int:
@@ -88,8 +90,8 @@ def check_version(version: int) -> None:
         raise KvmUnavailable(errno.ENOTSUP, text)
 
 
-def check_capabilities(ask: Ask) -> None:
-    """Refuse a KVM that lacks what every machine uses."""
-    for name, lack in _NEEDED.items():
+def check_capabilities(ask: Ask, needed: Mapping[str, str] = _NEEDED) -> None:
+    """Refuse a KVM that lacks something."""
+    for name, lack in needed.items():
         if ask(name) <= 0:
             raise KvmUnavailable(errno.ENOTSUP, f"this KVM {lack} ({name}): update the kernel")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-import msgspec
 import trio
 
 from paravirt.doorbells.kvm import BellKind, BootPage, GuestKick, default_kind
@@ -12,22 +11,24 @@ from paravirt.transport import Memory, NegotiationError, PeerError, Region
 
 from . import _elf, _layout
 from ._console import Console
+from ._host import READONLY, check_capabilities
 from ._irqfd import Irqfd
 from ._kvm import lib
 from ._plug import BELLS, Plug
 from ._run import Run
+from ._statistics import MachineStatistics, Note, read_notes, read_statistics
 from ._vm import Vm
 from .snapshot import (
     Snapshot,
     SnapshotError,
     VcpuRecord,
-    check_pages,
-    check_processor,
+    check_snapshot,
     put_pages,
     put_processor,
     take_pages,
     take_processor,
 )
+from .text import Text, TextChanged, TextReport, divide
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,32 +50,6 @@ _LOOK: Final = 0.001  # seconds between two looks at queues that drain
 _LEAST_MEMORY: Final = 4 << 20  # the machine's own pages and stacks, and as much for the payload
 
 
-class MachineStatistics(msgspec.Struct, frozen=True):
-    """What happened to the vCPUs of a machine so far."""
-
-    exits: int
-    """Times that a vCPU left the guest for user space."""
-    kicks: int
-    """Exits that rang a doorbell; one by ioeventfd or hypercall to an eventfd is not seen here."""
-    stray: int
-    """Kicks of no queue, and accesses to ports or device pages with nothing behind them."""
-    console_lost: int
-    """Bytes that the guest printed and nobody had room for."""
-
-
-class Note(msgspec.Struct, frozen=True):
-    """The registers that came with a notification that carries data."""
-
-    kind: BellKind
-    """VMPORT or MAP_GPA."""
-    address: int
-    """ECX, or the first argument of the hypercall."""
-    value: int
-    """EBX, or the second argument."""
-    rsi: int
-    rdi: int
-
-
 class Machine:
     """A virtual machine whose memory is a Region and whose devices are served over links.
 
@@ -82,11 +57,23 @@ class Machine:
     payload finds in its registers, is in `core/layout.h` and `doorbells/guest/doorbell.h`: RDI is
     the address of the boot page, RSI the number of the vCPU.
 
+    With `attest` a run whose end finds the guest's instructions changed raises TextChanged, in
+    place of how it ended. With `readonly_text` nothing in the guest can write to them, and KVM for
+    it neither: who tries ends the run with a GuestFault.
+
     Raises ValueError for a size or number that cannot be; `async with` raises KvmUnavailable where
     there is no KVM for it.
     """
 
-    def __init__(self, *, memory_size: int = MEMORY_SIZE, vcpus: int = 1, ring: int = 3) -> None:
+    def __init__(
+        self,
+        *,
+        memory_size: int = MEMORY_SIZE,
+        vcpus: int = 1,
+        ring: int = 3,
+        attest: bool = False,
+        readonly_text: bool = False,
+    ) -> None:
         if memory_size % _layout.LARGE_PAGE or not _LEAST_MEMORY <= memory_size <= lib.PV_BLOCK:
             raise ValueError(
                 f"a machine of {memory_size} bytes: it has a multiple of 2 MiB, 4 to 3328 MiB"
@@ -102,7 +89,10 @@ class Machine:
         """The devices, in the order in which they were plugged in."""
         self._kicks: list[GuestKick] = []
         self._end = lib.PV_PAYLOAD
-        self._loaded = False
+        self._attest = attest
+        self._readonly_text = readonly_text
+        self._text: Text | None = None  # None: there is no payload
+        self._rung_by: set[str] = set()
         self._running = False
 
     async def __aenter__(self) -> Self:
@@ -123,7 +113,9 @@ class Machine:
         return self
 
     def _make(self, region: Region) -> None:
-        self._vm.set_memory(0, region)
+        if self._readonly_text:
+            check_capabilities(self._vm.ask, READONLY)
+        self._vm.set_memory(region, divide(self.memory_size))
         for _ in range(self._vcpu_count):
             self._vm.add_vcpu()
         self.boot = BootPage(self.memory.view(lib.PV_BOOT, BootPage.SIZE)[0])
@@ -159,17 +151,26 @@ class Machine:
     def load(self, elf: Path | bytes) -> None:
         """Put a payload into memory; the next `run` starts it, whatever one before it has left.
 
-        Raises ValueError for one that does not fit, OSError if it cannot be read, RuntimeError
-        without pyelftools (`paravirt[kvm]`), trio.BusyResourceError while the machine runs.
+        Raises ValueError for one that does not fit, or whose text cannot be read-only where that
+        was asked for; OSError if it cannot be read, RuntimeError without pyelftools
+        (`paravirt[kvm]`), trio.BusyResourceError while the machine runs.
         """
         self._check_idle()
+        program = _elf.read(elf, self.memory_size)
+        self._hold(Text.of(program))
         _layout.prepare(self.memory, self.memory_size)
         for index, kick in enumerate(self._kicks):
             self.boot.put_bell(index, kick)
-        entry, self._end = _elf.load(elf, self.memory, self.memory_size)
+        program.put(self.memory)
+        self._end = program.end
         for vcpu in self._vm.vcpus:
-            vcpu.reset(entry=entry, ring=self.ring, boot=lib.PV_BOOT)
-        self._loaded = True
+            vcpu.reset(entry=program.entry, ring=self.ring, boot=lib.PV_BOOT)
+
+    def _hold(self, text: Text) -> None:
+        """Hold the guest to a text from now on."""
+        if self._readonly_text:
+            self._vm.set_memory(self.memory.regions[0], divide(self.memory_size, text))
+        self._text = text
 
     def plug(
         self,
@@ -235,20 +236,37 @@ class Machine:
         there. With `stall` it ends a guest in which no vCPU left for that many seconds: one that
         loops, or sleeps with nothing to wake it, but also one that only polls.
 
-        Raises GuestFault, GuestStalled or another MachineError with the registers, RuntimeError
-        without a payload, trio.BusyResourceError if it runs already.
+        Raises GuestFault, GuestStalled or another MachineError with the registers, TextChanged if
+        it attests, RuntimeError without a payload, trio.BusyResourceError if it runs already.
         """
-        if not self._loaded:
+        if self._text is None:
             raise RuntimeError("there is nothing to run: load a payload first")
         self._check_idle()
         self._describe()
         self._running = True
+        self._rung_by = self._doorbells()
         self.console.set_ended(False)
         try:
             return await Run(self._vm.vcpus, self.memory, self._access).run(stall, task_status)
         finally:
             self._running = False
             self.console.set_ended(True)
+            self._rung_by |= self._doorbells()
+            if self._attest and (report := self.attest()).changed:
+                raise TextChanged(report)
+
+    def attest(self) -> TextReport:
+        """Compare the guest's instructions as they are with what was loaded.
+
+        Raises RuntimeError without a payload, trio.BusyResourceError while the machine runs.
+        """
+        if self._text is None:
+            raise RuntimeError("there is nothing to compare: load a payload first")
+        self._check_idle()
+        return self._text.compare(self.memory, tuple(sorted(self._rung_by)))
+
+    def _doorbells(self) -> set[str]:
+        return {kick.name for link in self.links for kick in link.kicks}
 
     async def snapshot(self, *, drain: float = DRAIN) -> Snapshot:
         """Record the machine while it stands still: memory, vCPUs, devices and queues.
@@ -261,7 +279,7 @@ class Machine:
         Raises RuntimeError without a payload, SnapshotError for a device in the midst of a reset or
         with a broken queue, trio.BusyResourceError while the machine runs.
         """
-        if not self._loaded:
+        if self._text is None:
             raise RuntimeError("there is nothing to record: load a payload first")
         self._check_idle()
         self._running = True
@@ -270,11 +288,11 @@ class Machine:
                 while not all(link.quiet for link in self.links):  # noqa: ASYNC110
                     await trio.sleep(_LOOK)
             await trio.lowlevel.checkpoint()
-            return self._record()
+            return self._record(self._text)
         finally:
             self._running = False
 
-    def _record(self) -> Snapshot:
+    def _record(self, text: Text) -> Snapshot:
         vcpus: list[VcpuRecord] = []
         for vcpu in self._vm.vcpus:
             vcpu.settle()
@@ -287,6 +305,7 @@ class Machine:
             vcpus=tuple(vcpus),
             links=tuple(link.snapshot() for link in self.links),
             memory=take_pages(self.memory, self.memory_size),
+            text=text,
         )
 
     def restore(self, snapshot: Snapshot, *, vendor: Vendor | None = None) -> None:
@@ -294,15 +313,22 @@ class Machine:
 
         The machine is new, of the same size, and has equal devices plugged in, by whatever
         doorbells. `vendor` has its CPUID name that maker's CPU. Each queue gets one kick and one
-        interrupt, and the generation in the boot page changes.
+        interrupt, and the generation in the boot page changes. The guest's instructions are held
+        against what they were when the payload was loaded, by the snapshot's word.
 
         Raises SnapshotError, naming what differs or cannot be: the machine is then to be left.
         RuntimeError if it has a payload already, trio.BusyResourceError while it runs.
         """
         self._check_idle()
-        if self._loaded:
+        if self._text is not None:
             raise RuntimeError("only a new machine can be restored: this one has a payload")
-        self._check_snapshot(snapshot)
+        check_snapshot(
+            snapshot,
+            memory_size=self.memory_size,
+            ring=self.ring,
+            vcpus=self._vcpu_count,
+            links=self.links,
+        )
         if vendor is not None:
             self._vm.pretend(vendor)
         put_pages(self.memory, snapshot.memory, self.memory_size)
@@ -318,29 +344,12 @@ class Machine:
             self.boot.put_bell(index, kick)
         self.boot.begin_life()
         self._end = snapshot.end
-        self._loaded = True
+        try:
+            self._hold(snapshot.text)
+        except (OSError, ValueError) as error:
+            raise SnapshotError(f"its text: {error}") from error
         for link in self.links:
             link.wake()
-
-    def _check_snapshot(self, snapshot: Snapshot) -> None:
-        rows = (
-            ("bytes of memory", snapshot.memory_size, self.memory_size),
-            ("as its privilege ring", snapshot.ring, self.ring),
-            ("vCPUs", len(snapshot.vcpus), self._vcpu_count),
-            ("devices", len(snapshot.links), len(self.links)),
-        )
-        for what, theirs, ours in rows:
-            if theirs != ours:
-                raise SnapshotError(f"the snapshot has {theirs} {what}, this machine {ours}")
-        if not lib.PV_PAYLOAD <= snapshot.end <= self.memory_size:
-            raise SnapshotError(f"a payload that ends at {snapshot.end:#x}, outside of memory")
-        check_pages(snapshot.memory, self.memory_size)
-        for processor in snapshot.vcpus:
-            check_processor(processor)
-        for index, (link, record) in enumerate(zip(self.links, snapshot.links, strict=True)):
-            theirs, ours = record.block.device.device_id, link.state.device.device_id
-            if theirs != ours:
-                raise SnapshotError(f"device {index} is of type {ours}, in the snapshot {theirs}")
 
     def _access(self, vcpu: Vcpu) -> None:
         """Serve an access to a register block, in the thread of the vCPU."""
@@ -359,17 +368,8 @@ class Machine:
 
     def notes(self) -> list[Note]:
         """Return what came with the latest notifications that carry data, the oldest first."""
-        core: Any = self._vm.c
-        first = max(0, core.noted - lib.PV_NOTES)
-        rows = (core.notes[index % lib.PV_NOTES] for index in range(first, core.noted))
-        return [Note(BellKind(r.kind), r.address, r.value, r.rsi, r.rdi) for r in rows]
+        return read_notes(self._vm.c)
 
     def statistics(self) -> MachineStatistics:
         """Count what happened so far."""
-        counts: Any = self._vm.c.counts
-        return MachineStatistics(
-            exits=counts.exits,
-            kicks=counts.kicks,
-            stray=counts.stray,
-            console_lost=counts.console_lost,
-        )
+        return read_statistics(self._vm.c)

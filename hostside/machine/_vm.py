@@ -17,7 +17,11 @@ from ._kvm import ffi, lib
 from ._vcpu import Vcpu
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from paravirt.transport import Region
+
+    from .text import Slot
 
 __all__ = ()  # of use to this room only
 
@@ -29,6 +33,8 @@ _MSI: Final = 0xFEE00000
 """Where message-signalled interrupts are written; bits 12 to 19 choose the CPU."""
 _ROUTING: Final = struct.Struct("<II")  # struct kvm_irq_routing: nr, flags; routes follow
 _ROUTE: Final = struct.Struct("<IIIIIII20x")  # ..._entry: gsi, type, flags, pad; address, data
+_CAP_DISABLE_QUIRKS2: Final = 213  # linux/kvm.h and asm/kvm.h of Linux 5.19; headers may be older
+_QUIRK_FIX_HYPERCALL_INSN: Final = 1 << 5
 _LIKE_AMD: Final = (b"AuthenticAMD", b"HygonGenuine")
 
 
@@ -40,6 +46,7 @@ class Vm:
         self.architecture = platform.machine()
         """The guest's CPU, which is the host's."""
         self._pins: list[object] = []
+        self._slots = 0
         self._routing: list[tuple[int, int]] = []
         self.vcpus: list[Vcpu] = []
         self.c: Any = ffi.new("struct pv_machine *")
@@ -89,15 +96,24 @@ class Vm:
         """Return what this machine's KVM answers about a capability."""
         return ioctl(self.fd, "KVM_CHECK_EXTENSION", getattr(lib, capability))
 
-    def set_memory(self, slot: int, region: Region, *, readonly: bool = False) -> None:
-        """Show a region to the guest at its own address; read-only, a store leaves the guest."""
+    def set_memory(self, region: Region, slots: Sequence[Slot]) -> None:
+        """Show a region to the guest, slot by slot, in place of what was shown; no vCPU may run.
+
+        A store to a read-only slot leaves the guest.
+        """
         mapping = region.mapping()
-        flags = lib.KVM_MEM_READONLY if readonly else 0
         host = int(ffi.cast("uintptr_t", mapping.host))
-        row = (slot, flags, region.addr, region.size, host)
+        for number in range(self._slots):
+            self._set_slot(number, 0, 0, 0, 0)  # of no size: it goes
+        for number, (start, end, readonly) in enumerate(slots):
+            flags = lib.KVM_MEM_READONLY if readonly else 0
+            self._set_slot(number, flags, region.addr + start, end - start, host + start)
+            self._slots = number + 1
+        self._pins[:] = [mapping]
+
+    def _set_slot(self, *row: int) -> None:
         argument = ffi.new("struct kvm_userspace_memory_region *", row)
         ioctl(self.fd, "KVM_SET_USER_MEMORY_REGION", argument)
-        self._pins.append(mapping)
 
     def add_vcpu(self) -> Vcpu:
         """Make one more vCPU, in the state of a CPU that was just switched on."""
@@ -125,6 +141,17 @@ class Vm:
             table += _ROUTE.pack(_FIRST_GSI + index, kind, 0, 0, address, 0, data)
         ioctl(self.fd, "KVM_SET_GSI_ROUTING", ffi.from_buffer(table))
         return _FIRST_GSI + len(self._routing) - 1
+
+    def keep_hypercalls(self) -> None:
+        """Have KVM leave the other vendor's hypercall instruction alone: it is #UD then.
+
+        By default KVM rewrites it in the guest's text (KVM_X86_QUIRK_FIX_HYPERCALL_INSN). Raises
+        OSError where KVM cannot be told so (before Linux 5.19).
+        """
+        argument = ffi.new("struct kvm_enable_cap *")
+        argument.cap = _CAP_DISABLE_QUIRKS2
+        argument.args[0] = _QUIRK_FIX_HYPERCALL_INSN
+        ioctl(self.fd, "KVM_ENABLE_CAP", argument)
 
     def write_msr(self, index: int, value: int) -> None:
         """Write a model-specific register of the first vCPU before that enters the guest again."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .._extent import Extent as Extent
+from ._check import check_snapshot as check_snapshot
 from ._document import (
-    Extent as Extent,
     LinkRecord as LinkRecord,
     QueueRecord as QueueRecord,
     Snapshot as Snapshot,

@@ -14,9 +14,12 @@ import msgspec
 from paravirt.doorbells.kvm import Vendor  # noqa: TC001  (msgspec looks these up)
 from paravirt.transport.mmio import MmioSnapshot  # noqa: TC001
 
-__all__ = ("Extent", "LinkRecord", "QueueRecord", "Snapshot", "SnapshotError", "VcpuRecord")
+from .._extent import Extent  # noqa: TC001
+from ..text import Text  # noqa: TC001
 
-VERSION: Final = 1
+__all__ = ("LinkRecord", "QueueRecord", "Snapshot", "SnapshotError", "VcpuRecord")
+
+VERSION: Final = 2
 """Of the document; another is refused."""
 HEAD: Final = struct.Struct("<8sIQ32s")  # magic, version, bytes and SHA-256 of what follows
 MAGIC: Final = b"pv-snap\0"
@@ -24,13 +27,6 @@ MAGIC: Final = b"pv-snap\0"
 
 class SnapshotError(Exception):
     """A snapshot cannot be taken, read or put back; the text says what is wrong with it."""
-
-
-class Extent(msgspec.Struct, frozen=True):
-    """Guest memory that is not all zeros."""
-
-    address: int
-    data: bytes
 
 
 class VcpuRecord(msgspec.Struct, frozen=True):
@@ -69,6 +65,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     vcpus: tuple[VcpuRecord, ...]
     links: tuple[LinkRecord, ...]
     memory: tuple[Extent, ...]
+    """All that is not zero."""
+    text: Text
+    """What is executable, as it was when the payload was loaded."""
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, whole or not at all. Raises OSError."""

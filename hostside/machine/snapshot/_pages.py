@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from ._document import Extent, SnapshotError
+from .._extent import Extent
+from ._document import SnapshotError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from paravirt.doorbells.kvm import HypercallExit, HyperV, XenEvtchn
 from paravirt.guestside import payload
 from paravirt.guestside.payload import STAMP, Program
 from paravirt.hostside import Device, Request, serve
-from paravirt.hostside.machine import Machine, MachineError, TextReport, measure
+from paravirt.hostside.machine import Machine, MachineError, TextReport
 
 from .._errors import CommandError
 from ..bench._serve import Plain
@@ -111,11 +111,10 @@ async def run_task(kind: type[Doorbell], task: Task, *, stamped: bool = False) -
     async with Machine(ring=ring) as machine:
         if isinstance(device, StampedEcho):
             device.machine = machine
-        elf = payload.path()
         link = machine.plug(device, doorbell=kind)
-        machine.load(elf)
+        machine.load(payload.path())
         machine.arguments(*task.arguments())
-        before, clocks = measure(elf, machine.memory), Clocks(machine)
+        clocks = Clocks(machine)
         end: Report | str = f"no end within {PATIENCE_SECONDS:.0f} s"
         async with trio.open_nursery() as nursery:
             await nursery.start(serve, device, link)
@@ -131,7 +130,7 @@ async def run_task(kind: type[Doorbell], task: Task, *, stamped: bool = False) -
             ns_per_cycle=clocks.ns_per_cycle,
             wakes_ns=[clocks.elapsed_ns(*pair) for pair in times],
             user_kicks=machine.statistics().kicks,
-            text=TextReport(before, measure(elf, machine.memory)),
+            text=machine.attest(),
         )
 
 

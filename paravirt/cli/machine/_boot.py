@@ -121,8 +121,9 @@ def _number(text: str) -> int:
 
 
 async def _boot(setup: Setup, device: Device, numbers: list[int], lines: Lines) -> Document:
-    sizes = {"memory_size": setup.memory_size, "vcpus": setup.vcpus}
-    async with Machine(ring=setup.ring, **sizes) as machine:
+    async with Machine(
+        ring=setup.ring, memory_size=setup.memory_size, vcpus=setup.vcpus
+    ) as machine:
         link = machine.plug(device, doorbell=setup.doorbell)
         machine.load(setup.elf)
         machine.arguments(*numbers)

@@ -10,12 +10,14 @@ from paravirt.hostside.machine._kvm import lib
 from tests.tools import need
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _FREESTANDING = (
     *("-ffreestanding", "-fno-pic", "-mno-red-zone", "-mgeneral-regs-only"),
     *("-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none"),
 )
+_ONE_SEGMENT = ("-N", "--no-warn-rwx-segments", f"-Ttext={lib.PV_PAYLOAD:#x}")
 _HEAD = """
     .globl _start
 _start:
@@ -28,14 +30,19 @@ EXIT = """
 """The last lines of a guest that ends with a code."""
 
 
-def assemble(folder: Path, source: str) -> Path:
-    """Return a payload that starts with the first line; places of the layout have their names."""
+def assemble(folder: Path, source: str, script: str = "") -> Path:
+    """Return a payload that starts with the first line; places of the layout have their names.
+
+    Without a linker script it is one segment, text and data.
+    """
     text = _HEAD + source
-    elf = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.elf"
+    elf = folder / f"{hashlib.sha256((text + script).encode()).hexdigest()[:16]}.elf"
     if not elf.exists():
         elf.with_suffix(".S").write_text(text + "\n")
+        elf.with_suffix(".ld").write_text(script)
         names = [f"-D{name}={getattr(lib, 'PV_' + name):#x}" for name in _PLACES]
-        _build(elf.with_suffix(".S"), elf, *names)
+        how = ["-e", "_start", "-T", str(elf.with_suffix(".ld"))] if script else _ONE_SEGMENT
+        _build(elf.with_suffix(".S"), elf, *names, link=how)
     return elf
 
 
@@ -46,12 +53,11 @@ def build_c(folder: Path, source: Path) -> Path:
     return elf
 
 
-def _build(source: Path, elf: Path, *options: str) -> None:
+def _build(source: Path, elf: Path, *options: str, link: Sequence[str] = _ONE_SEGMENT) -> None:
     gcc, ld = need("gcc", "gcc"), need("ld", "binutils")
     linked = elf.with_suffix(".o")
     subprocess.run([gcc, "-c", *options, source, "-o", linked], check=True)
-    place = f"-Ttext={lib.PV_PAYLOAD:#x}"
-    subprocess.run([ld, "-N", "--no-warn-rwx-segments", place, linked, "-o", elf], check=True)
+    subprocess.run([ld, *link, linked, "-o", elf], check=True)
 
 
 def ends(code: int) -> str:

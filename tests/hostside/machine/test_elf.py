@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from paravirt.hostside.machine._elf import load
+from paravirt.hostside.machine._elf import Program, read
 from paravirt.transport import Memory, Region
 from tests.hostside.machine.guests import ends
 
@@ -36,6 +36,13 @@ def memory() -> Generator[Memory, None, None]:
 @pytest.fixture
 def elf(guest: Guest) -> bytearray:
     return bytearray(guest(ends(1)).read_bytes())
+
+
+def load(elf: Path | bytes, memory: Memory, size: int) -> Program:
+    """Read a payload and put it into memory."""
+    program = read(elf, size)
+    program.put(memory)
+    return program
 
 
 def put(elf: bytearray, offset: int, value: int, form: str = "<Q") -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from paravirt.hostside.machine import KvmUnavailable, Machine
 from paravirt.hostside.machine._host import (
+    READONLY,
     check_architecture,
     check_capabilities,
     check_version,
@@ -77,6 +78,17 @@ def test_missing_capability_is_named(lacking: str) -> None:
     assert lacking in line(caught.value)
 
 
+def test_kvm_without_read_only_memory_is_taken_until_it_is_asked_for() -> None:
+    def ask(name: str) -> int:
+        return int(name != "KVM_CAP_READONLY_MEM")
+
+    check_capabilities(ask)
+    with pytest.raises(KvmUnavailable, match="cannot make memory read-only") as caught:
+        check_capabilities(ask, READONLY)
+
+    assert "KVM_CAP_READONLY_MEM" in line(caught.value)
+
+
 def test_kvm_with_all_capabilities_is_taken() -> None:
     check_capabilities(lambda _: 1)
     check_version(12)
@@ -122,6 +134,6 @@ def test_failed_ioctl_is_named(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_machine_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:
+def test_machine_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         Machine(**wrong)

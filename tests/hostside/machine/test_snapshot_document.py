@@ -17,6 +17,7 @@ from paravirt.guestside import payload
 from paravirt.hostside.machine import Machine, Snapshot, SnapshotError
 from paravirt.hostside.machine.snapshot import Extent
 from paravirt.hostside.machine.snapshot._document import HEAD, MAGIC, VERSION
+from paravirt.hostside.machine.text import Text
 from tests.hostside.machine.playing import Echo, echo, echoing
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ SMALL = Snapshot(
     vcpus=(),
     links=(),
     memory=(Extent(0x1000, b"\1" * 4096),),
+    text=Text(extents=(Extent(0x1000, b"\1" * 64),), shared=0),
 )
 
 
@@ -75,7 +77,7 @@ def test_each_error_names_its_cause(data: bytes) -> None:
         data[:-1]: "cut off",
         data + b"x": "bytes of",
         data[:-1] + b"x": "damaged",
-        sealed(data[HEAD.size :], version=2): "version 2: this reads version 1",
+        sealed(data[HEAD.size :], version=1): "version 1: this reads version 2",
         sealed(b"\x80"): "makes no sense: .*memory_size",
         sealed(msgspec.msgpack.encode({"memory_size": "x"})): "makes no sense",
     }
@@ -127,7 +129,7 @@ def taken() -> bytes:
 
 
 async def put(snapshot: Snapshot) -> None:
-    async with Machine(memory_size=4 << 20) as machine:
+    async with Machine(memory_size=4 << 20, readonly_text=True) as machine:
         machine.plug(Echo(), doorbell=PioIoeventfd)
         with suppress(SnapshotError):
             machine.restore(snapshot)
@@ -139,7 +141,7 @@ async def put(snapshot: Snapshot) -> None:
 def test_a_forged_field_is_refused_or_harmless(taken: bytes, data: st.DataObject) -> None:
     """Whoever can write the file can make its hash right, too."""
     tree = msgspec.msgpack.decode(taken, strict=False)
-    places = list(leaves([tree["vcpus"], tree["links"], tree["memory"]]))
+    places = list(leaves([tree["vcpus"], tree["links"], tree["memory"], tree["text"]]))
     head = [(tree, key) for key in ("memory_size", "ring", "end", "vendor")]
     where, key = data.draw(st.sampled_from(places + head))
     if isinstance(where[key], bytes):
