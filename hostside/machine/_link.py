@@ -27,6 +27,7 @@ from paravirt.transport.mmio import (
     access,
 )
 
+from ._irqfd import Irqfd
 from .snapshot import LinkRecord, SnapshotError, record, resume
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from paravirt.doorbells import Doorbell
     from paravirt.transport import Memory
 
-    from ._irqfd import Irqfd
     from .snapshot import QueueRecord
 
 __all__ = ("MachineLink",)
@@ -306,6 +306,16 @@ class MachineLink:
         """How often the guest did what it may not, by cause (`transport.mmio.Refusal`)."""
         with self._lock:
             return dict(self._refused)
+
+    @property
+    def interrupts(self) -> int:
+        """How often the device interrupted the guest.
+
+        What comes faster than the guest takes it merges: `Machine.boot.interrupts` counts what all
+        devices together got through.
+        """
+        bells = (bell for bell in (*self.calls, self.changed) if isinstance(bell, Irqfd))
+        return sum(bell.statistics().rings for bell in bells)
 
 
 def _starts(change: Change, queue: int) -> bool:

@@ -44,4 +44,4 @@ void play(const volatile uint64_t *boot)
     *(volatile uint32_t *)EXIT = 0;
 }
 
-__asm__(".section .text.start\n.globl _start\n_start: jmp play");
+__asm__(".pushsection .text.start\n.globl _start\n_start: jmp play\n.popsection");

@@ -15,17 +15,13 @@ from paravirt.doorbells.kvm import (
     BellKind,
     MmioDatamatch,
     MmioExit,
-    MmioIoeventfd,
     PioDatamatch,
     PioExit,
-    PioIoeventfd,
     Vmport,
 )
-from paravirt.guestside import Driver, payload
+from paravirt.guestside import payload
 from paravirt.guestside.payload import Program, Task
-from paravirt.hostside import serve
-from paravirt.hostside.machine import Irqfd, Machine
-from paravirt.transport import loopback
+from paravirt.hostside.machine import Machine
 from paravirt.transport.mmio import Refusal
 from tests.hostside.machine.guests import build_c, ends
 from tests.hostside.machine.playing import Echo, echo, echoing, play
@@ -60,56 +56,6 @@ async def test_ring_that_is_rewritten_while_it_is_read_breaks_alone(
 
         assert ring.statistics().rejected
         assert (await play(machine, echo(50))).ok, "it works again after a reset"
-
-
-@pytest.mark.parametrize(
-    ("kind", "count"),
-    [(PioIoeventfd, 10**6), (MmioIoeventfd, 10**5), (PioExit, 10**4), (MmioExit, 10**4)],
-    ids=lambda value: str(getattr(value, "name", value)),
-)
-async def test_kick_storm_starves_nobody(kind: type[Doorbell], count: int) -> None:
-    """2.7.13.4 allows a kick without a buffer. Meanwhile the same loop serves another device."""
-    other = Echo()
-    link = loopback(other)
-    answered = 0
-    async with Machine() as machine, echoing(machine, doorbell=kind) as storm:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve, other, link)
-
-            async def ask() -> None:
-                nonlocal answered
-                async with Driver(link) as driver:
-                    while True:
-                        assert await driver.request(b"calm", reply_size=4) == b"calm"
-                        answered += 1
-
-            nursery.start_soon(ask)
-            report = await play(machine, Task(program=Program.KICK, count=count))
-            nursery.cancel_scope.cancel()
-        link.close()
-
-        assert report.figures["rung"] == count
-        assert answered >= 100
-        assert storm.refused == {}
-
-
-async def test_interrupt_storm_is_survived(ring: int) -> None:
-    """The calls merge in the eventfd, and the guest comes to its end between them."""
-    async with Machine(ring=ring) as machine, echoing(machine, call_doorbell=Irqfd) as link:
-        machine.load(payload.path())
-        machine.arguments(*echo(30, interrupt=True).arguments())
-        async with trio.open_nursery() as nursery:
-
-            async def storm() -> None:
-                while True:
-                    link.calls[0].ring()
-                    await trio.lowlevel.checkpoint()
-
-            nursery.start_soon(storm)
-            assert await machine.run() == 0
-            nursery.cancel_scope.cancel()
-
-        assert payload.parse(machine.console.read()).ok
 
 
 async def test_stray_kicks_and_ports_are_counted(guest: Guest, ring: int) -> None:
