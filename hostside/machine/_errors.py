@@ -8,6 +8,9 @@ import msgspec
 class KvmUnavailable(OSError):
     """The host has no KVM that a machine can use; the text is one line, with what to do."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)
+
 
 class Registers(msgspec.Struct, frozen=True):
     """The registers of one vCPU when it was stopped."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,32 @@ from paravirt.hostside.machine._host import (
     why_closed,
 )
 from paravirt.hostside.machine._ioctl import ioctl
+from paravirt.hostside.machine._kvm import lib
+from tests.tools import missing
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
+
+
+NEEDED = (
+    *("KVM_CAP_USER_MEMORY", "KVM_CAP_SET_TSS_ADDR", "KVM_CAP_EXT_CPUID", "KVM_CAP_IRQCHIP"),
+    *("KVM_CAP_IRQ_ROUTING", "KVM_CAP_IRQFD", "KVM_CAP_IOEVENTFD", "KVM_CAP_IMMEDIATE_EXIT"),
+)
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def nobody() -> Generator[None, None, None]:
+    """Take this thread's rights on files away, and with them root's to open any (setfsuid(2))."""
+    libc = ctypes.CDLL(None)
+    user = libc.setfsuid(NOBODY)
+    try:
+        if user != os.geteuid() or libc.setfsuid(-1) != NOBODY:
+            missing("a user who may act as another: run the tests as root")
+        yield
+    finally:
+        libc.setfsuid(user)
 
 
 def line(error: BaseException) -> str:
@@ -42,6 +67,23 @@ def test_device_without_permission_says_which_group() -> None:
     text = why_closed("/dev/kvm", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
     assert "usermod -aG kvm" in text
+
+
+async def test_device_that_another_user_may_not_open_says_which_group(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The kernel itself refuses a thread with the file system rights of nobody."""
+    device = tmp_path / "kvm"
+    device.touch(0o600)
+    monkeypatch.setattr("paravirt.hostside.machine._vm.open_kvm", lambda: open_kvm(str(device)))
+    with nobody(), pytest.raises(KvmUnavailable) as caught:
+        async with Machine():
+            pass
+
+    assert caught.value.errno == errno.EACCES
+    assert line(caught.value) == (
+        f"{device} is not yours to open: sudo usermod -aG kvm $USER, then log in again"
+    )
 
 
 def test_device_that_fails_otherwise_says_why() -> None:
@@ -67,10 +109,7 @@ def test_other_interface_is_refused(version: int) -> None:
     assert f"version {version}" in line(caught.value)
 
 
-@pytest.mark.parametrize(
-    "lacking",
-    ["KVM_CAP_IRQCHIP", "KVM_CAP_IRQFD", "KVM_CAP_IOEVENTFD", "KVM_CAP_IMMEDIATE_EXIT"],
-)
+@pytest.mark.parametrize("lacking", NEEDED)
 def test_missing_capability_is_named(lacking: str) -> None:
     with pytest.raises(KvmUnavailable) as caught:
         check_capabilities(lambda name: int(name != lacking))
@@ -100,6 +139,38 @@ def test_other_cpu_is_told_that_there_is_no_ring_0_code_for_it(name: str) -> Non
         check_architecture(name)
 
     assert name in line(caught.value)
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize(
+    ("request_name", "answer", "said"),
+    [
+        ("KVM_GET_API_VERSION", 11, "KVM's interface has version 11, not 12: update the kernel"),
+        *(("KVM_CHECK_EXTENSION", name, f"({name}): update the kernel") for name in NEEDED),
+    ],
+    ids=lambda value: str(value) if str(value).startswith("KVM_CAP") else "",
+)
+async def test_machine_on_an_old_kernel_says_what_it_lacks_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, request_name: str, answer: int | str, said: str
+) -> None:
+    """The real KVM but for one answer, which is that of a kernel without it."""
+
+    def old(fd: int, name: str, *rest: int) -> int:
+        if name != request_name:
+            return ioctl(fd, name, *rest)
+        if isinstance(answer, int):
+            return answer
+        return 0 if rest == (getattr(lib, answer),) else ioctl(fd, name, *rest)
+
+    monkeypatch.setattr("paravirt.hostside.machine._host.ioctl", old)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(KvmUnavailable) as caught:
+        async with Machine():
+            pass
+
+    assert line(caught.value).endswith(said)
+    assert line(caught.value).startswith(("KVM's", "this KVM "))
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 async def test_machine_without_kvm_raises_and_leaves_nothing_open(
