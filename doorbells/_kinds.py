@@ -34,7 +34,7 @@ def probe() -> tuple[Capability, ...]:
             not refusal,
             refusal
             or (
-                "one usable CPU: never looks, sleeps at once like eventfd"
+                "one usable CPU: sleeps at once like eventfd, looks only if that pays"
                 if alone
                 else "looks for a while, then sleeps"
             ),

@@ -57,7 +57,7 @@ class Polling(Seated):
 class Adaptive(EventFd):
     """An eventfd whose waiter first looks for the length of `window`, which follows the traffic.
 
-    Where looking never pays (one CPU, a slow peer) the window shuts, and it is an EventFd.
+    Where looking does not pay (one CPU, a slow peer) the window shuts, and it is an EventFd.
     """
 
     name: ClassVar[str] = "adaptive"

@@ -18,6 +18,9 @@ WORTHWHILE_NS: Final = 2_000
 # then. Until it is shut again this costs 100 us of looking and five checkpoints: 0.5 us for each of
 # this many sleeps, 5 % of the cheapest sleep (10 us).
 RETRY_SLEEPS: Final = 256
+# Work that is there before its waiter could sleep came within the checkpoint before a sleep, which
+# takes 5-10 us: so long a look will find the next.
+AT_ONCE_NS: Final = 10_000
 
 
 class SpinWindow:
@@ -56,6 +59,15 @@ class SpinWindow:
         if self.ns < self._maximum:
             self.ns = min(2 * self.ns, self._maximum)
 
+    def at_once(self) -> None:
+        """Note that there was work before the waiter could sleep; a window that was shut opens.
+
+        Else one that shut while the peer was idle would stay so for as long as the peer is fast:
+        nobody sleeps then, and so nobody tries again.
+        """
+        if not self.ns:
+            self.ns = min(AT_ONCE_NS, self._maximum)
+
     def miss(self) -> None:
         """Note that a look found nothing, or that the waiter sleeps without one."""
         self.misses += 1
@@ -75,13 +87,15 @@ class SpinWindow:
 
 
 def window_for_this_host(*, fixed: bool = False) -> SpinWindow:
-    """Make the default window; shut for good if this process has one CPU.
+    """Make the default window; shut for good if this host has one CPU.
 
-    With one CPU the peer runs only while the waiter does not: no look can ever succeed.
+    With one CPU the peer runs only while the waiter does not: no look can ever succeed. To a waiter
+    that may use one of several it is so only if its peer may use no other, which nobody can tell
+    from here: the window begins shut, and learns.
     """
-    if usable_cpus() == 1:
-        return SpinWindow(0, fixed=True)
-    return SpinWindow(fixed=fixed)
+    if usable_cpus() > 1:
+        return SpinWindow(fixed=fixed)
+    return SpinWindow(0, fixed=fixed or os.cpu_count() == 1)
 
 
 def usable_cpus() -> int:

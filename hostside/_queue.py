@@ -41,6 +41,8 @@ class DeviceQueue(Completions):
     """The last look found nothing, and is not to be repeated."""
     _spun = False
     """It took a while."""
+    _slept = False
+    """Since it last had work."""
     _taking = False
     _broken = False
     _drained: Callable[[], None] | None = None
@@ -86,8 +88,9 @@ class DeviceQueue(Completions):
             else:
                 try:
                     found = self.advance()
-                    if found and self._ahead is not None:
-                        found = await self._run_ahead(self._ahead)
+                    if found and self._ahead and not await self._run_ahead(self._ahead):
+                        yielded = False
+                        continue
                 except PeerError as error:
                     await self._break(error)
                     return
@@ -132,6 +135,9 @@ class DeviceQueue(Completions):
                 self._begin()
             if spin_ns and window is not None:
                 window.hit()
+            elif quiet and window is not None and not self._slept:
+                window.at_once()
+            self._slept = False
         else:
             self._spun = spin_ns > 0
             self._set_busy(False)
@@ -209,6 +215,7 @@ class DeviceQueue(Completions):
 
     async def _park(self) -> None:
         """Sleep until the driver kicks, or a completion makes room."""
+        self._slept = True
         if self.ring.stalled and self.ring.in_flight:
             await self._room.wait()
             return

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from paravirt.doorbells import Adaptive, Polling, SpinWindow
+from paravirt.doorbells._window import RETRY_SLEEPS
 
 
 async def test_polling_wait_returns_without_a_ring() -> None:
@@ -81,6 +82,27 @@ def test_nobody_looks_where_the_peer_needs_this_cpu(
     assert polling.window is not None
     assert (adaptive.window.ns > 0) == (cpus > 1)
     assert (polling.window.ns > 0) == (cpus > 1)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_waiter_that_is_pinned_learns_whether_its_peer_runs_elsewhere(
+    cpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host with one CPU there is nothing to learn."""
+
+    def affinity(pid: int) -> set[int]:
+        del pid
+        return {0}
+
+    monkeypatch.setattr(os, "sched_getaffinity", affinity)
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
+    adaptive = Adaptive()
+    adaptive.close()
+    assert adaptive.window is not None
+    for _ in range(RETRY_SLEEPS):
+        adaptive.window.miss()
+
+    assert (adaptive.window.ns > 0) == (cpus > 1)
 
 
 def test_window_shows_in_the_statistics() -> None:

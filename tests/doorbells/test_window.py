@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from paravirt.doorbells import SpinWindow
-from paravirt.doorbells._window import MAXIMUM_NS, RETRY_SLEEPS
+from paravirt.doorbells._window import AT_ONCE_NS, MAXIMUM_NS, RETRY_SLEEPS
 
 
 def misses_until_shut(window: SpinWindow) -> int:
@@ -54,6 +54,21 @@ def test_shut_window_is_opened_wide_now_and_then() -> None:
 
     assert shut == 0
     assert window.ns == MAXIMUM_NS
+
+
+@pytest.mark.parametrize(("window", "width"), [
+    (SpinWindow(0), AT_ONCE_NS),
+    (SpinWindow(0, maximum=5_000), 5_000),
+    (SpinWindow(20_000), 20_000),
+    (SpinWindow(0, fixed=True), 0),
+])  # fmt: skip
+def test_work_before_a_sleep_opens_a_shut_window_that_may_open(
+    window: SpinWindow, width: int
+) -> None:
+    window.at_once()
+
+    assert window.ns == width
+    assert (window.hits, window.misses) == (0, 0)
 
 
 def test_looking_in_vain_costs_little_in_the_long_run() -> None:

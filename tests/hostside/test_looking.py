@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paravirt.doorbells import Direct, SpinWindow
-from paravirt.hostside import Device
+from paravirt.hostside import Device, Request
 from paravirt.hostside._loop import current_loop
 
 from .serving import Echo, Hand, Parked, by_hand, served, settled
@@ -91,14 +91,70 @@ async def test_a_device_that_holds_what_it_took_does_not_keep_others_from_lookin
         assert await ask_once(hand) == (1, 1)
 
 
+class Shut(Direct):
+    """A kick doorbell whose window is shut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = SpinWindow(0, maximum=1000)
+
+
+class Prompt(Echo):
+    """Has a driver that sends the next request while the last is handled, `left` times."""
+
+    left = 0
+    hand: Hand
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        """The window's width at each request."""
+
+    def handle(self, request: Request) -> None:
+        window = self.hand.link.kick(0).window
+        assert window is not None
+        self.seen.append(window.ns)
+        if self.left:
+            self.left -= 1
+            self.hand.offer(b"x", 8)
+            self.hand.rings[0].publish()
+        request.reply()
+
+
+def concurrent(hand: Hand) -> None:
+    """Have the server believe that its driver runs in another thread."""
+    ring = hand.link.ring(0)
+    assert ring is not None
+    ring.concurrent = True
+
+
+async def test_work_that_is_there_before_it_could_sleep_opens_a_window_that_is_shut() -> None:
+    """Nobody sleeps as long as the driver is so fast, so no later try would come."""
+    device = Prompt()
+    async with by_hand(device, doorbell=Shut, call_doorbell=Direct) as hand:
+        device.hand, device.left = hand, 2
+        concurrent(hand)
+        hand.offer(b"x", 8)
+        hand.show()
+        await settled()
+
+    assert device.seen == [0, 1000, 1000]
+
+
+async def test_work_that_it_was_woken_for_opens_no_window() -> None:
+    device = Prompt()
+    async with by_hand(device, doorbell=Shut, call_doorbell=Direct) as hand:
+        device.hand = hand
+        concurrent(hand)
+        for _ in range(3):
+            hand.offer(b"x", 8)
+            hand.show()
+            await settled()
+
+    assert device.seen == [0, 0, 0]
+
+
 async def test_a_window_that_is_shut_opens_again() -> None:
     """It would never learn that the driver became fast."""
-
-    class Shut(Direct):
-        def __init__(self) -> None:
-            super().__init__()
-            self.window = SpinWindow(0, maximum=1000)
-
     async with by_hand(Echo(), doorbell=Shut, call_doorbell=Direct) as hand:
         window = hand.link.kick(0).window
         assert window is not None
