@@ -36,7 +36,7 @@ class Console:
         """Wait for the next line and take it, without its end.
 
         Cancelled, it has taken nothing. Raises `trio.EndOfChannel` when the run ended and no whole
-        line is left; what is left then is `read`'s.
+        line is left; what is left then is `read`'s; `trio.BusyResourceError` if another task waits.
         """
         await trio.lowlevel.checkpoint()
         while True:

@@ -233,7 +233,11 @@ class MachineLink:
     # For the server.
 
     async def next_change(self) -> Change | None:
-        """Wait for what the driver does next; None when the machine or this end is closed."""
+        """Wait for what the driver does next; None when the machine or this end is closed.
+
+        Cancelled, it has taken nothing. From the first call on the guest waits for the answers to
+        its resets. Raises `trio.BusyResourceError` if another task waits.
+        """
         self._served = True
         await trio.lowlevel.checkpoint()
         while (change := self._take_change()) is None:

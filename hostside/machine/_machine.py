@@ -95,6 +95,7 @@ class Machine:
         self._rung_by: set[str] = set()
         self._running = False
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
         region = Region.create(self.memory_size, addr=0)
@@ -123,6 +124,7 @@ class Machine:
         self.console = Console(self._vm)
         """What the guest prints."""
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -148,6 +150,7 @@ class Machine:
         """The vCPUs; their registers are theirs while they do not run."""
         return self._vm.vcpus
 
+    @trio.lowlevel.enable_ki_protection
     def load(self, elf: Path | bytes) -> None:
         """Put a payload into memory; the next `run` starts it, whatever one before it has left.
 
@@ -172,6 +175,7 @@ class Machine:
             self._vm.set_memory(self.memory.regions[0], divide(self.memory_size, text))
         self._text = text
 
+    @trio.lowlevel.enable_ki_protection
     def plug(
         self,
         device: DeviceModel,
@@ -223,6 +227,7 @@ class Machine:
         """Tell the payload what to run; up to 16 numbers of 64 bits, the rest is 0."""
         self.boot.arguments = values
 
+    @trio.lowlevel.enable_ki_protection
     async def run(
         self,
         *,
@@ -231,10 +236,10 @@ class Machine:
     ) -> int:
         """Run the guest until it ends; returns its code.
 
-        `started()` fires when all vCPUs have a thread that runs them. Cancelled, it makes every
-        vCPU leave the guest and waits for that; the registers stay, and the next `run` goes on from
-        there. With `stall` it ends a guest in which no vCPU left for that many seconds: one that
-        loops, or sleeps with nothing to wake it, but also one that only polls.
+        `started()` fires when all vCPUs have a thread that runs them. Cancelled, or met by Ctrl-C,
+        it makes every vCPU leave the guest and waits for that; the registers stay, and the next
+        `run` goes on from there. With `stall` it ends a guest in which no vCPU left for that many
+        seconds: one that loops, or sleeps with nothing to wake it, but also one that only polls.
 
         Raises GuestFault, GuestStalled or another MachineError with the registers, TextChanged if
         it attests, RuntimeError without a payload, trio.BusyResourceError if it runs already.
@@ -268,6 +273,7 @@ class Machine:
     def _doorbells(self) -> set[str]:
         return {kick.name for link in self.links for kick in link.kicks}
 
+    @trio.lowlevel.enable_ki_protection
     async def snapshot(self, *, drain: float = DRAIN) -> Snapshot:
         """Record the machine while it stands still: memory, vCPUs, devices and queues.
 
@@ -308,6 +314,7 @@ class Machine:
             text=text,
         )
 
+    @trio.lowlevel.enable_ki_protection
     def restore(self, snapshot: Snapshot, *, vendor: Vendor | None = None) -> None:
         """Become what a snapshot says; the next `run` goes on from there.
 

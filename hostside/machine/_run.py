@@ -32,11 +32,12 @@ class Run:
         self._access = access
         self._token = trio.lowlevel.current_trio_token()
         self._ends: list[int | Exception] = []
+        self._started = 0
         self._begun = 0
         self._out = 0
         self._all_begun = trio.Event()
         self._ended = trio.Event()
-        self._all_out = trio.Event()
+        self._one_out = trio.Event()
         self._over = False
 
     @trio.lowlevel.enable_ki_protection
@@ -46,11 +47,9 @@ class Run:
         A guest that ends just when the run is cancelled has ended.
         """
         await trio.lowlevel.checkpoint()
-        for vcpu in self._vcpus:
-            thread = partial(self._thread, vcpu)
-            trio.lowlevel.start_thread_soon(thread, lambda end: self._deliver(end.unwrap()))
         stalled = False
         try:
+            self._start()
             await self._all_begun.wait()
             task_status.started()
             stalled = await self._wait(stall)
@@ -66,6 +65,12 @@ class Run:
         if isinstance(end, Exception):
             raise end
         return end
+
+    def _start(self) -> None:
+        for vcpu in self._vcpus:
+            thread = partial(self._thread, vcpu)
+            trio.lowlevel.start_thread_soon(thread, lambda end: self._deliver(end.unwrap()))
+            self._started += 1
 
     async def _wait(self, stall: float | None) -> bool:
         """Wait for the end; True if for `stall` seconds no vCPU left the guest."""
@@ -87,7 +92,8 @@ class Run:
         for vcpu in self._vcpus:
             vcpu.stop()
         with trio.CancelScope(shield=True):
-            await self._all_out.wait()
+            while self._out < self._started:
+                await self._one_out.wait()
 
     def _stall(self, stall: float | None) -> GuestStalled:
         asleep = all(vcpu.halted() for vcpu in self._vcpus)
@@ -135,5 +141,5 @@ class Run:
             self._ends.append(end)
             self._ended.set()
         self._out += 1
-        if self._out == len(self._vcpus):
-            self._all_out.set()
+        self._one_out.set()
+        self._one_out = trio.Event()
