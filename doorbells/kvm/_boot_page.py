@@ -130,6 +130,11 @@ class BootPage:
         self._words[_GENERATION // 4] = (self.generation + 1) & 0xFFFFFFFF
 
     @property
+    def vendor(self) -> Vendor:
+        """Whose hypercall instruction the guest uses; in ring 0 it says so itself."""
+        return Vendor.AMD if self._words[_VENDOR // 4] == Vendor.AMD else Vendor.INTEL
+
+    @property
     def interrupts(self) -> int:
         """How many interrupts the guest has taken."""
         return self._longs[_INTERRUPTS // 8]

@@ -20,7 +20,7 @@ class ChangedPage(msgspec.Struct, frozen=True):
     first: int
     """The address of the first byte that differs."""
     before: str
-    """Bytes from there on as they were measured, in hexadecimal: 16, or up to the page's end."""
+    """From there to the last that differs, at most 16: what was measured, in hexadecimal."""
     after: str
     """The same bytes now."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ("Text", "measure")
 
 PAGE: Final = 4096
-_SHOWN: Final = 16  # bytes of a change: an instruction has 15 at most
+_SHOWN: Final = 16  # bytes of a change, at most: an instruction has up to 15
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -94,14 +94,16 @@ def _changes(extent: Extent, found: bytes) -> Iterator[ChangedPage]:
         start = max(page - extent.address, 0)
         stop = page + PAGE - extent.address
         before, after = extent.data[start:stop], found[start:stop]
-        if before != after:
-            pairs = enumerate(zip(before, after, strict=True))
-            first = next(index for index, (old, new) in pairs if old != new)
+        differs = [
+            at for at, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1
+        ]
+        if differs:
+            shown = slice(differs[0], min(differs[0] + _SHOWN, differs[-1] + 1))
             yield ChangedPage(
                 address=page,
-                first=extent.address + start + first,
-                before=before[first : first + _SHOWN].hex(" "),
-                after=after[first : first + _SHOWN].hex(" "),
+                first=extent.address + start + differs[0],
+                before=before[shown].hex(" "),
+                after=after[shown].hex(" "),
             )
 
 

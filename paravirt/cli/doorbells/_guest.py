@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS: Final = 120.0
 """For one task, which takes tenths of a second: a guest that is longer has lost a notification."""
-_KERNEL: Final = (HyperV, XenEvtchn, HypercallExit)
+HYPERCALLS: Final = (HyperV, XenEvtchn, HypercallExit)
 """KVM serves hypercalls of ring 0 only."""
 _TIME_STAMP_COUNTER: Final = 0x10  # Intel SDM volume 4, IA32_TIME_STAMP_COUNTER
 _LOOKS: Final = 50
@@ -107,7 +107,7 @@ async def run_task(kind: type[Doorbell], task: Task, *, stamped: bool = False) -
     """
     plain = task.program is Program.LOAD
     device = Plain() if plain else StampedEcho() if stamped else Echo()
-    ring = 0 if issubclass(kind, _KERNEL) else 3
+    ring = 0 if issubclass(kind, HYPERCALLS) else 3
     async with Machine(ring=ring) as machine:
         if isinstance(device, StampedEcho):
             device.machine = machine
@@ -119,7 +119,7 @@ async def run_task(kind: type[Doorbell], task: Task, *, stamped: bool = False) -
         async with trio.open_nursery() as nursery:
             await nursery.start(serve, device, link)
             with trio.move_on_after(PATIENCE_SECONDS):
-                end = await _end(machine)
+                end = await finish(machine)
             nursery.cancel_scope.cancel()
         if isinstance(end, str):
             raise CommandError(f"{kind.name}: {end}", 1)
@@ -134,7 +134,7 @@ async def run_task(kind: type[Doorbell], task: Task, *, stamped: bool = False) -
         )
 
 
-async def _end(machine: Machine) -> Report | str:
+async def finish(machine: Machine) -> Report | str:
     """Run the guest; returns its report, or what went wrong."""
     try:
         await machine.run()

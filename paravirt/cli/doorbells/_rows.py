@@ -94,7 +94,7 @@ def measure_all(kinds: Sequence[type[Doorbell]], counts: Counts, runs: int) -> R
 
     Raises CommandError for a guest that fails, Interrupted at Ctrl-C.
     """
-    found = {kind: _availability(kind) for kind in kinds}
+    found = {kind: availability(kind) for kind in kinds}
     cases = [
         Case(kind.name, "kvm", 0, SIZE, partial(measure_guest, kind, counts))
         for kind, (available, _) in found.items()
@@ -111,7 +111,7 @@ def measure_all(kinds: Sequence[type[Doorbell]], counts: Counts, runs: int) -> R
     return Report(report.machine, rows, loopback[0] if loopback else None)
 
 
-def _availability(kind: type[Doorbell]) -> tuple[bool, str]:
+def availability(kind: type[Doorbell]) -> tuple[bool, str]:
     """Say whether a guest can have it here, and why not."""
     for answer in probe():
         if answer.name == kind.name:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-from .nested import INSIDE, REPORT, Outcome, run_nested
+from .nested import INSIDE, REPORT, SAID, Outcome, run_nested
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -62,6 +62,16 @@ def result(request: pytest.FixtureRequest) -> None:
     if isinstance(found, BaseException):
         raise found
     pytest.fail(f"the nested run has lost the result of this test; it said:\n{found.said}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what a test had to say besides that it passed."""
+    passed = terminalreporter.getreports("passed")
+    said = [text for report in passed for name, text in report.user_properties if name == SAID]
+    if said:
+        terminalreporter.section("on the nested KVM")
+        for text in said:
+            terminalreporter.write_line(str(text))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -29,6 +29,8 @@ INSIDE: Final = "PARAVIRT_NESTED"
 """Set for the tests that run in there."""
 REPORT: Final = "@report "
 """Begins a line with a report of a test, as JSON."""
+SAID: Final = "said"
+"""Names a property of a test (`record_property`) that is printed in the end."""
 ROOT: Final = Path(__file__).parents[3]
 KERNEL: Final = "6.12"  # the first of Debian's with Xen's hypercalls in KVM
 # A run takes some 60 s; the tests are killed after this, and whatever they have reported counts.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -36,9 +34,6 @@ KINDS = (*IN_THE_KERNEL, HypercallExit)
 each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 MANY: Final = 2000
 
-KVM_ENABLE_CAP: Final = 0x4068AEA3  # linux/kvm.h
-DISABLE_QUIRKS2: Final = 213
-FIX_HYPERCALL_INSN: Final = 1 << 5
 VMCALL: Final = b"\x0f\x01\xc1"
 VMMCALL: Final = b"\x0f\x01\xd9"
 
@@ -127,8 +122,7 @@ async def test_the_other_vendors_instruction_is_heard_and_the_text_is_not_what_i
 
 async def test_without_the_quirk_the_other_vendors_instruction_is_a_fault(elf: Path) -> None:
     async with Machine(ring=0) as machine:
-        asked = struct.pack("=IIQ24x64x", DISABLE_QUIRKS2, 0, FIX_HYPERCALL_INSN)
-        fcntl.ioctl(machine.vm.fd, KVM_ENABLE_CAP, asked)
+        machine.vm.keep_hypercalls()
         guest = RingingGuest(machine, elf, believed=Vendor.INTEL)
         before = guest.text()
         with closing(HyperV()) as bell:
@@ -144,8 +138,7 @@ async def test_payload_that_meets_the_other_vendors_cpu_picks_again_and_goes_on(
 ) -> None:
     """As after a move: it has picked VMCALL, which is #UD here, and no text is rewritten."""
     async with Machine(ring=0) as machine, echoing(machine, doorbell=HyperV):
-        asked = struct.pack("=IIQ24x64x", DISABLE_QUIRKS2, 0, FIX_HYPERCALL_INSN)
-        fcntl.ioctl(machine.vm.fd, KVM_ENABLE_CAP, asked)
+        machine.vm.keep_hypercalls()
         monkeypatch.setattr(machine.vm, "vendor", lambda: Vendor.INTEL)
         machine.memory.write(PICKED, (machine.boot.generation + 1).to_bytes(4, "little"))
 
@@ -169,8 +162,7 @@ async def test_restored_as_if_on_the_other_vendor_it_picks_again_and_goes_on() -
             nursery.cancel_scope.cancel()
         snapshot = await machine.snapshot()
     async with Machine(ring=0) as machine, echoing(machine, doorbell=HyperV):
-        asked = struct.pack("=IIQ24x64x", DISABLE_QUIRKS2, 0, FIX_HYPERCALL_INSN)
-        fcntl.ioctl(machine.vm.fd, KVM_ENABLE_CAP, asked)
+        machine.vm.keep_hypercalls()
         machine.restore(snapshot, vendor=Vendor.INTEL)
 
         assert await machine.run() == 0
