@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from paravirt.hostside.machine import MachineLink
+    from tests.hostside.machine.conftest import Guest
 
 pytestmark = pytest.mark.kvm
 
@@ -234,13 +235,14 @@ async def test_another_machine_is_refused_by_name(
             await machine.run()
 
 
-async def test_a_machine_with_a_payload_and_one_that_runs_are_left_alone(taken: Snapshot) -> None:
+async def test_a_machine_with_a_payload_and_one_that_runs_are_left_alone(
+    taken: Snapshot, guest: Guest
+) -> None:
     async with Machine() as machine:
-        machine.load(payload.path())
+        machine.load(guest("1: jmp 1b"))
         with pytest.raises(RuntimeError, match="only a new machine"):
             machine.restore(taken)
 
-        machine.arguments(*Task(program=Program.IDLE, count=1).arguments())
         async with trio.open_nursery() as nursery:
             await nursery.start(machine.run)
             with pytest.raises(trio.BusyResourceError):
