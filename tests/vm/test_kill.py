@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +17,7 @@ from tests.vm.ledger import SECTORS, Ledger
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Generator
 
 KILLS = 100
 BLOCKS = 128
@@ -71,13 +72,23 @@ class Returns:
         return surplus
 
 
+@pytest.fixture(params=["storage", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Path]:
+    """Return where the disk is: what it writes to memory, it may write in C."""
+    if request.param == "storage":
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        yield Path(memory)
+
+
 @pytest.mark.patience(110)
 async def test_hundred_kills_lose_no_write_that_was_acknowledged(
-    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None]
+    folder: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None]
 ) -> None:
     ledger = Ledger(BLOCKS)
-    disk = image(tmp_path / "disk.img", ledger.image())
-    where = tmp_path / "disk.sock"
+    disk = image(folder / "disk.img", ledger.image())
+    where = folder / "disk.sock"
     command = ["serve", "block", str(disk), "--socket-path", str(where), f"--queues={QUEUES}"]
     async with forks() as backend:
         await backend.start(command, where)
