@@ -20,6 +20,7 @@ _IRQFD = 32
 _IOEVENTFD = 36
 _XEN_HVM = 38
 _HYPERV = 44
+_READONLY_MEM = 81
 _HYPERV_SYNIC = 123
 _HYPERV_EVENTFD = 154
 _EXIT_HYPERCALL = 201
@@ -71,7 +72,7 @@ def check_version(version: int) -> Check:
 
 
 def capability_checks(ask: Ask) -> list[Check]:
-    """Check what doorbells on KVM would need."""
+    """Check what doorbells on KVM and a guest's text would need."""
     return [Check(name, *look(ask)) for name, look in _CAPABILITIES.items()]
 
 
@@ -91,6 +92,12 @@ def _irqfd(ask: Ask) -> tuple[bool, str]:
     if ask(_IRQFD):
         return True, "an eventfd can interrupt the guest"
     return False, "an eventfd cannot interrupt the guest: needs an in-kernel interrupt chip"
+
+
+def _readonly_memory(ask: Ask) -> tuple[bool, str]:
+    if ask(_READONLY_MEM):
+        return True, "a guest's text can be made read-only"
+    return False, "a guest's text cannot be made read-only: update the kernel"
 
 
 def _exit_hypercall(ask: Ask) -> tuple[bool, str]:
@@ -115,6 +122,7 @@ def _xen(ask: Ask) -> tuple[bool, str]:
 _CAPABILITIES: dict[str, Callable[[Ask], tuple[bool, str]]] = {
     "kvm-ioeventfd": _ioeventfd,
     "kvm-irqfd": _irqfd,
+    "kvm-readonly-memory": _readonly_memory,
     "kvm-exit-hypercall": _exit_hypercall,
     "kvm-hyperv-eventfd": _hyperv,
     "kvm-xen-evtchn": _xen,

@@ -26,6 +26,7 @@ ELF = click.Path(path_type=Path)
       paravirt run guest.elf
       paravirt run guest.elf --doorbell mmio-ioeventfd --disk disk.img
       paravirt run guest.elf --ring 0 --argument 3 --argument 0x10 --json
+      paravirt run guest.elf --attest --readonly-text
     """
 )
 @click.argument("elf", type=ELF)
@@ -45,6 +46,8 @@ ELF = click.Path(path_type=Path)
     "--argument", "arguments", multiple=True, help="A number for the boot page; up to 16."
 )
 @click.option("--stall", type=float, help="End a guest with no exit for so many seconds.")
+@click.option("--attest", is_flag=True, help="Fail if the guest's instructions have changed.")
+@click.option("--readonly-text", is_flag=True, help="Let nothing in the guest write to them.")
 @json_option
 def run(
     *,
@@ -56,6 +59,8 @@ def run(
     vcpus: int,
     arguments: tuple[str, ...],
     stall: float | None,
+    attest: bool,
+    readonly_text: bool,
     as_json: bool,
 ) -> int:
     """Boot the program ELF on KVM with a virtio-mmio device, until it ends or Ctrl-C.
@@ -73,6 +78,8 @@ def run(
         vcpus=vcpus,
         arguments=arguments,
         stall=stall,
+        attest=attest,
+        readonly_text=readonly_text,
     )
     document = boot(setup, quiet=as_json)
     if as_json:

@@ -40,6 +40,8 @@ class Setup(msgspec.Struct, frozen=True):
     vcpus: int
     arguments: tuple[str, ...]
     stall: float | None
+    attest: bool
+    readonly_text: bool
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -122,7 +124,11 @@ def _number(text: str) -> int:
 
 async def _boot(setup: Setup, device: Device, numbers: list[int], lines: Lines) -> Document:
     async with Machine(
-        ring=setup.ring, memory_size=setup.memory_size, vcpus=setup.vcpus
+        memory_size=setup.memory_size,
+        vcpus=setup.vcpus,
+        ring=setup.ring,
+        attest=setup.attest,
+        readonly_text=setup.readonly_text,
     ) as machine:
         link = machine.plug(device, doorbell=setup.doorbell)
         machine.load(setup.elf)

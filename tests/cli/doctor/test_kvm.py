@@ -10,7 +10,11 @@ import pytest
 from paravirt.cli.doctor._kvm import capability_checks, check_version, kvm_checks, why_closed
 
 IRQFD, IOEVENTFD, XEN, HYPERV, SYNIC, HYPERV_EVENTFD, HYPERCALL = 32, 36, 38, 44, 123, 154, 201
-NAMES = ["kvm-ioeventfd", "kvm-irqfd", "kvm-exit-hypercall", "kvm-hyperv-eventfd", "kvm-xen-evtchn"]
+READONLY = 81
+NAMES = [
+    *("kvm-ioeventfd", "kvm-irqfd", "kvm-readonly-memory"),
+    *("kvm-exit-hypercall", "kvm-hyperv-eventfd", "kvm-xen-evtchn"),
+]
 
 
 def available(answers: dict[int, int]) -> list[str]:
@@ -20,7 +24,7 @@ def available(answers: dict[int, int]) -> list[str]:
 
 
 def test_kernel_that_has_all_is_told_so() -> None:
-    answers = dict.fromkeys((IRQFD, IOEVENTFD, HYPERV, SYNIC, HYPERV_EVENTFD), 1)
+    answers = dict.fromkeys((IRQFD, IOEVENTFD, READONLY, HYPERV, SYNIC, HYPERV_EVENTFD), 1)
 
     assert available({**answers, HYPERCALL: 0x1000, XEN: 0x22}) == NAMES
 

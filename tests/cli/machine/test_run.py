@@ -13,6 +13,7 @@ from paravirt.cli.machine._boot import Document
 from paravirt.guestside import payload
 from tests.cli.commands import command, refused, start
 from tests.disks import image
+from tests.hostside.machine.guests import assemble, ends
 from tests.tools import missing
 
 if TYPE_CHECKING:
@@ -70,6 +71,20 @@ def test_guest_that_ends_badly_is_told(capfd: pytest.CaptureFixture[str], elf: P
 
 def test_ring_0_is_a_choice(capfd: pytest.CaptureFixture[str], elf: Path) -> None:
     assert command(capfd, "run", elf, "--ring", "0", *arguments(1, 1, 5)).code == 0
+
+
+def test_guest_that_rewrites_itself_is_told_where_it_counts(
+    capfd: pytest.CaptureFixture[str], elf: Path, tmp_path: Path
+) -> None:
+    """It stores over the instruction that comes next."""
+    guest = assemble(tmp_path, "movb $0xf8, 1f(%rip)\n1: nop\n" + ends(0))
+
+    assert command(capfd, "run", guest).code == 0
+    caught = command(capfd, "run", guest, "--attest")
+    assert caught.code == 1
+    assert "text was changed in 1 page" in caught.err
+    assert "link without -N" in refused(capfd, "run", guest, "--readonly-text")
+    assert command(capfd, "run", elf, "--attest", "--readonly-text", *arguments(1, 4, 9)).code == 0
 
 
 @pytest.mark.parametrize(
