@@ -73,12 +73,12 @@ def outside(vcpu: Vcpu, memory: Memory) -> GuestFault:
     """Name the place that is neither memory nor a device, or is memory that is read-only."""
     address = vcpu.exit.address
     try:
-        found = memory.read(address, len(_HYPERCALLS[0]))
+        found = memory.read(address, vcpu.exit.width)
     except PeerError:
         pass
     else:
-        # No store has three bytes: this one is KVM's own (KVM_X86_QUIRK_FIX_HYPERCALL_INSN).
-        if found in _HYPERCALLS and vcpu.exit.width == len(found):
+        # No store has their three bytes: it is KVM's own (KVM_X86_QUIRK_FIX_HYPERCALL_INSN).
+        if found in _HYPERCALLS:
             text = f"KVM was to rewrite the other vendor's hypercall instruction at {address:#x}"
         else:
             text = f"the guest wrote to {address:#x}"

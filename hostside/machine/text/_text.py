@@ -52,9 +52,7 @@ class Text(msgspec.Struct, frozen=True):
         return TextReport(
             measured=self.digest,
             found=_digest((extent.address, data) for extent, data in pairs),
-            pages=len(
-                {page for extent in self.extents for page in _pages_of(extent.address, extent.end)}
-            ),
+            pages=len({page for extent in self.extents for page in _pages(extent)}),
             changed=tuple(page for extent, data in pairs for page in _changes(extent, data)),
             doorbells=doorbells,
         )
