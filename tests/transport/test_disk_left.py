@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 LONGEST = 128 << 10
+READ_ONLY = 2
+"""PV_REGION_READONLY."""
 
 
 class Odd(NamedTuple):
@@ -136,6 +138,18 @@ def test_a_short_header_is_not_filled_up_from_the_one_before(scene: Scene) -> No
 
     assert scene.run() is False
     assert scene.left() == [short]
+
+
+def test_a_status_where_nobody_may_write_is_left_to_the_handler(scene: Scene) -> None:
+    """A region that is mapped read-only."""
+    rows = scene.memory.table.c.regions
+    next(row for row in rows[0 : scene.memory.table.c.count] if row.addr == MORE).flags |= READ_ONLY
+    head = offer(scene, Odd(IN))
+    scene.device.cycle([])
+
+    assert scene.run() is False
+    assert scene.left() == [head]
+    assert scene.ring.take_used() == []
 
 
 # A file that fails.
