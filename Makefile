@@ -15,7 +15,7 @@ FREESTANDING := $(wildcard transport/core/*.c)
 CHECKED_C := $(FREESTANDING) $(wildcard transport/core/host/*.c $(MACHINE)/*.c $(MACHINE)/$(shell uname -m)/*.c)
 PAYLOAD := $(wildcard guestside/payload/*.[chS] guestside/payload/*.ld doorbells/guest/*.h)
 PAYLOAD_C := $(wildcard guestside/payload/*.c)
-FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
 
 READY := .venv/.ready
 BUILT := transport/_core.abi3.so
