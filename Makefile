@@ -42,7 +42,7 @@ $(READY): pyproject.toml
 
 $(BUILT): $(READY) $(CORE) $(PAYLOAD) transport/core/build.py guestside/payload/build.py
 	@echo "== building the C core"
-	@$(PIP) --editable .
+	@$(if $(CI),PARAVIRT_WERROR=1) $(PIP) --editable .
 	@touch $@
 
 setup-demo:

@@ -8,7 +8,7 @@ struct kvm_sregs { struct kvm_segment cs, ds, es, fs, gs, ss, tr, ldt; struct kv
 struct kvm_lapic_state { char regs[1024]; };
 struct kvm_cpuid_entry2 { uint32_t function, index, flags, eax, ebx, ecx, edx; ...; };
 struct kvm_cpuid2 { uint32_t nent, padding; struct kvm_cpuid_entry2 entries[]; };
-struct kvm_enable_cap { uint32_t cap; uint32_t flags; uint64_t args[4]; ...; };
+struct kvm_enable_cap { uint32_t cap; uint32_t flags; unsigned long long args[4]; ...; };
 struct kvm_msr_entry { uint32_t index, reserved; uint64_t data; };
 struct kvm_msrs { uint32_t nmsrs, pad; struct kvm_msr_entry entries[]; };
 
