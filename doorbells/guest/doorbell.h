@@ -121,4 +121,17 @@ static inline void pv_bell_ring(struct pv_boot_page *boot, uint32_t queue)
     __atomic_store_n(&boot->bells[queue % PV_BELLS].taken, kick.generation, __ATOMIC_RELEASE);
 }
 
+/*
+ * Acknowledge a new bell without a kick: for a driver that waits, on the CPU that kicks this queue, between two kicks. Before a sleep
+ * it comes after the count of interrupts was read, since the host interrupts once it has changed the bell.
+ */
+static inline void pv_bell_follow(struct pv_boot_page *boot, uint32_t queue)
+{
+    struct pv_bell *bell = &boot->bells[queue % PV_BELLS];
+    uint32_t generation = __atomic_load_n(&bell->generation, __ATOMIC_ACQUIRE);
+
+    if ((generation & 1u) == 0 && generation != bell->taken)
+        __atomic_store_n(&bell->taken, generation, __ATOMIC_RELEASE);
+}
+
 #endif

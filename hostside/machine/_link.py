@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from paravirt.doorbells import EventFd
-from paravirt.transport import DeviceRing, DeviceState, NegotiationError, PeerError, RingGeometry
+from paravirt.transport import (
+    DeviceRing,
+    DeviceState,
+    NegotiationError,
+    PeerError,
+    RingGeometry,
+)
 from paravirt.transport.link import Change, ConfigWrite, DriverReady, QueueStart, QueueStop, Reset
 from paravirt.transport.mmio import (
     Access,
@@ -33,8 +39,8 @@ from .snapshot import LinkRecord, SnapshotError, record, resume
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from paravirt.doorbells import Doorbell
-    from paravirt.transport import Memory
+    from paravirt.doorbells import Doorbell, DoorbellMaker
+    from paravirt.transport import Memory, SwappableKick
 
     from .snapshot import QueueRecord
 
@@ -51,7 +57,7 @@ class MachineLink:
         self,
         device: DeviceState,
         memory: Memory,
-        kicks: Sequence[Doorbell],
+        kicks: Sequence[SwappableKick],
         calls: Sequence[Doorbell],
         changed: Irqfd,
     ) -> None:
@@ -288,6 +294,21 @@ class MachineLink:
                 bell.close()
 
     # For the machine and whoever looks on.
+
+    async def swap(self, maker: DoorbellMaker, queue: int = 0) -> None:
+        """Change the doorbell that kicks a queue, while the guest runs; the call stays.
+
+        Both are registered until the guest has acknowledged, or has no such queue. A guest that
+        never does is waited for: cancelled before that, the old one stays, and both are registered
+        until it acknowledges again; cancelled after, the new one. In the server's trio run.
+
+        Raises `trio.BusyResourceError` if this queue's is being changed, `SwapRefused` with the
+        reason if the new one cannot stand beside the old, `trio.ClosedResourceError` once the link
+        is closed, `ValueError` for a queue that does not exist, and what `maker` raises.
+        """
+        if not 0 <= queue < len(self.kicks):
+            raise ValueError(f"queue {queue}: the device has {len(self.kicks)}")
+        await self.kicks[queue].swap(maker, self.calls[queue].ring)
 
     def close_driver_end(self) -> None:
         """Let the server end: the machine is gone. Idempotent."""

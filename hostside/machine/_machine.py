@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
-from paravirt.doorbells.kvm import BellKind, BootPage, GuestKick, default_kind
+from paravirt.doorbells.kvm import BellKind, BootPage, default_kind
 from paravirt.transport import Memory, NegotiationError, PeerError, Region
 
 from . import _elf, _layout
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from paravirt.doorbells.kvm import Vendor
     from paravirt.transport.link import DeviceModel
 
+    from ._guest_end import GuestEnd
     from ._link import MachineLink
     from ._vcpu import Vcpu
 
@@ -87,7 +88,7 @@ class Machine:
         self._vcpu_count = vcpus
         self.links: list[MachineLink] = []
         """The devices, in the order in which they were plugged in."""
-        self._kicks: list[GuestKick] = []
+        self._ends: list[GuestEnd] = []
         self._end = lib.PV_PAYLOAD
         self._attest = attest
         self._readonly_text = readonly_text
@@ -162,8 +163,8 @@ class Machine:
         program = _elf.read(elf, self.memory_size)
         self._hold(Text.of(program))
         _layout.prepare(self.memory, self.memory_size)
-        for index, kick in enumerate(self._kicks):
-            self.boot.put_bell(index, kick)
+        for end in self._ends:
+            end.repeat()
         program.put(self.memory)
         self._end = program.end
         for vcpu in self._vm.vcpus:
@@ -195,16 +196,14 @@ class Machine:
         trio.BusyResourceError while the machine runs.
         """
         self._check_idle()
-        slot, first = len(self.links), len(self._kicks)
+        slot, first = len(self.links), len(self._ends)
         if slot == lib.PV_DEVICES or first + len(device.queue_sizes) > BELLS:
             raise ValueError(f"no room: {lib.PV_DEVICES} devices with {BELLS} queues in all")
-        plug = Plug(self._vm, self.memory, slot=slot, first_bell=first, ring=self.ring)
+        plug = Plug(self._vm, self.memory, self.boot, slot=slot, first_bell=first, ring=self.ring)
         doorbell = doorbell or default_kind(self._vm.architecture)
         link = plug.make(device, doorbell, call_doorbell, features)
         self.links.append(link)
-        for kick in plug.kicks:
-            self.boot.put_bell(len(self._kicks), kick)
-            self._kicks.append(kick)
+        self._ends += plug.ends
         return link
 
     def _describe(self) -> None:
@@ -214,13 +213,13 @@ class Machine:
         self.boot.describe_machine(
             vendor=self._vm.vendor(),
             cpl=self.ring,
-            kinds=(*always, *(kick.kind for kick in self._kicks)),
+            kinds=(*always, *(end.kick.kind for end in self._ends)),
             console=lib.PV_CONSOLE,
             device=lib.PV_BLOCK,
             pool=pool,
             pool_size=self.memory_size - pool,
             vector=lib.PV_VECTOR,
-            queues=len(self._kicks),
+            queues=len(self._ends),
         )
 
     def arguments(self, *values: int) -> None:
@@ -347,8 +346,8 @@ class Machine:
                 link.restore(record)
             except (NegotiationError, PeerError, ValueError) as error:
                 raise SnapshotError(f"device {index}: {error}") from error
-        for index, kick in enumerate(self._kicks):
-            self.boot.put_bell(index, kick)
+        for end in self._ends:
+            end.repeat()
         self.boot.begin_life()
         self._end = snapshot.end
         try:

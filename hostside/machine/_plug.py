@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from paravirt.doorbells.kvm import BellKind, GuestBell, GuestKick
-from paravirt.transport import TRANSPORT_FEATURES, DeviceState
+from paravirt.transport import TRANSPORT_FEATURES, DeviceState, SwappableKick
 from paravirt.transport.mmio import Register
 
 from ._exits import Exits
+from ._guest_end import GuestEnd
 from ._irqfd import Irqfd
 from ._kvm import lib
 from ._link import MachineLink
 
 if TYPE_CHECKING:
     from paravirt.doorbells import Doorbell, DoorbellMaker
+    from paravirt.doorbells.kvm import BootPage
     from paravirt.transport import Memory
     from paravirt.transport.link import DeviceModel
 
@@ -30,14 +33,18 @@ _NOTIFY_WIDTH: Final = 4
 class Plug:
     """Makes the link of a device and what the guest has to know of it."""
 
-    def __init__(self, vm: Vm, memory: Memory, *, slot: int, first_bell: int, ring: int) -> None:
+    def __init__(
+        self, vm: Vm, memory: Memory, boot: BootPage, *, slot: int, first_bell: int, ring: int
+    ) -> None:
         self._vm = vm
         self._memory = memory
+        self._boot = boot
+        self._first_bell = first_bell
         self._slot = slot
         self._exits = Exits(vm, slot=slot, first_bell=first_bell, ring=ring)
         self._bells: list[Doorbell] = []
-        self.kicks: list[GuestKick] = []
-        """What the guest does to kick each queue."""
+        self.ends: list[GuestEnd] = []
+        """The guest's end of each queue's kick."""
 
     def make(
         self,
@@ -51,13 +58,17 @@ class Plug:
         sizes = device.queue_sizes
         state = DeviceState(device.device_id, offered, sizes, device.config.to_bytes())
         try:
-            kicks = [self._make(doorbell) for _ in sizes]
-            self.kicks += (self.attach(bell, queue) for queue, bell in enumerate(kicks))
+            kicks = [SwappableKick(self._make(doorbell)) for _ in sizes]
             calls = [self._make(call_doorbell) for _ in sizes]
             changed = Irqfd()
             self._bells.append(changed)
             link = MachineLink(state, self._memory, kicks, calls, changed)
-            self._connect(link)
+            try:
+                self._enrol(link)
+                self._connect(link)
+            except BaseException:
+                link.close_device_end()
+                raise
         except BaseException:
             for bell in self._bells:
                 bell.close()
@@ -93,9 +104,20 @@ class Plug:
         elif kick.kind is not BellKind.NONE:
             self._exits.unroute(kick.kind, kick.address, kick.width, queue)
 
+    def _enrol(self, link: MachineLink) -> None:
+        for queue, kick in enumerate(link.kicks):
+            runs = partial(_runs, link, queue)
+            end = GuestEnd(self, self._boot, queue, self._first_bell, runs)
+            kick.enrol(end)
+            self.ends.append(end)
+
     def _connect(self, link: MachineLink) -> None:
         gsi = self._vm.add_interrupt(lib.PV_VECTOR + self._slot)
         link.changed.attach(self._vm, gsi)
         for call in link.calls:
             if isinstance(call, Irqfd):
                 call.attach(self._vm, gsi, link.used)
+
+
+def _runs(link: MachineLink, queue: int) -> bool:
+    return link.ring(queue) is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from paravirt.transport import PeerError, Status
+from paravirt.transport import PeerError, Status, SwapRefused
 from paravirt.transport.link import ConfigWrite, DriverReady, QueueStart, QueueStop, Reset
 from paravirt.transport.vhost_user import (
     BACKEND_REQUESTS,
@@ -23,6 +23,7 @@ from paravirt.transport.vhost_user import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from paravirt.doorbells import DoorbellMaker
     from paravirt.transport.vhost_user import Descriptors
 
     from ._vring import Vring
@@ -81,6 +82,12 @@ class BackendLink:
         self._closed = True
         self._put.close()
         self._drop_back()
+
+    async def swap(self, maker: DoorbellMaker, queue: int = 0) -> None:
+        """Raise `SwapRefused`: nobody could tell the driver."""
+        del maker, queue  # all are refused alike
+        await trio.lowlevel.checkpoint()
+        raise SwapRefused("the doorbell of a vhost-user queue is the frontend's to choose")
 
     # For the session.
 
