@@ -31,6 +31,12 @@ class GuestEnd:
         self._runs = runs
         self._kicks: dict[Doorbell, GuestKick] = {}
         self._generation = 0
+        self.rung_by: set[str] = set()
+        """The kinds that the guest could ring since `begin`."""
+
+    def begin(self) -> None:
+        """Forget the kinds that are gone: the guest begins to run."""
+        self.rung_by = {bell.name for bell in self._kicks}
 
     def admit(self, bell: Doorbell) -> None:
         """Register it with KVM; SwapRefused where one is there already and this cannot join it."""
@@ -40,6 +46,7 @@ class GuestEnd:
             if not self._kicks:
                 raise
             raise SwapRefused(str(error)) from error
+        self.rung_by.add(bell.name)
 
     def tell(self, bell: Doorbell) -> None:
         """Write it into the boot page."""

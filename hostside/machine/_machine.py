@@ -93,7 +93,6 @@ class Machine:
         self._attest = attest
         self._readonly_text = readonly_text
         self._text: Text | None = None  # None: there is no payload
-        self._rung_by: set[str] = set()
         self._running = False
 
     @trio.lowlevel.enable_ki_protection
@@ -248,14 +247,14 @@ class Machine:
         self._check_idle()
         self._describe()
         self._running = True
-        self._rung_by = self._doorbells()
+        for end in self._ends:
+            end.begin()
         self.console.set_ended(False)
         try:
             return await Run(self._vm.vcpus, self.memory, self._access).run(stall, task_status)
         finally:
             self._running = False
             self.console.set_ended(True)
-            self._rung_by |= self._doorbells()
             if self._attest and (report := self.attest()).changed:
                 raise TextChanged(report)
 
@@ -267,10 +266,8 @@ class Machine:
         if self._text is None:
             raise RuntimeError("there is nothing to compare: load a payload first")
         self._check_idle()
-        return self._text.compare(self.memory, tuple(sorted(self._rung_by)))
-
-    def _doorbells(self) -> set[str]:
-        return {kick.name for link in self.links for kick in link.kicks}
+        kinds = {name for end in self._ends for name in end.rung_by}
+        return self._text.compare(self.memory, tuple(sorted(kinds)))
 
     @trio.lowlevel.enable_ki_protection
     async def snapshot(self, *, drain: float = DRAIN) -> Snapshot:

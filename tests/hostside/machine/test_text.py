@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from paravirt.doorbells.kvm import MmioExit
+from paravirt.doorbells.kvm import MmioExit, MmioIoeventfd, PioExit
 from paravirt.guestside import payload
 from paravirt.hostside.machine import (
     GuestFault,
@@ -235,6 +235,26 @@ async def test_payload_leaves_its_text_alone_whether_or_not_it_could(ring: int) 
             changed=(),
             doorbells=("mmio-exit",),
         )
+
+
+@pytest.mark.kvm
+async def test_report_has_each_doorbell_of_the_run_and_none_of_another() -> None:
+    kinds = (MmioExit, MmioIoeventfd, PioExit)
+    async with Machine(attest=True) as machine, echoing(machine, doorbell=kinds[0]) as link:
+        machine.load(payload.path())
+        machine.arguments(*echo(0).arguments())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(machine.run)
+            for kind in kinds[1:]:
+                await link.swap(kind)
+            nursery.cancel_scope.cancel()
+        first = machine.attest()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(machine.run)
+            nursery.cancel_scope.cancel()
+
+        assert first.doorbells == tuple(sorted(kind.name for kind in kinds))
+        assert machine.attest().doorbells == ("mmio-exit", "pio-exit")  # of two queues
 
 
 @pytest.mark.kvm
