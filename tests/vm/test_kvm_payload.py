@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +23,7 @@ from paravirt.guestside.payload import PayloadResult, Program, Task
 from paravirt.hostside import Block, serve
 from paravirt.hostside.machine import Machine
 from tests.disks import image
-from tests.tools import missing
+from tests.tools import need_kvm
 from tests.vm.payloads import Echo, run_payload
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ FEW = {0: 12, 3: 400}
 
 @pytest.fixture(autouse=True)
 def kvm() -> None:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened here")
+    need_kvm()
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +16,7 @@ from paravirt.hostside.machine import Machine, MachineLink
 from paravirt.transport import Status
 from tests.devices import ByHand
 from tests.disks import image
-from tests.tools import missing
+from tests.tools import need_kvm
 from tests.vm.payloads import Echo, run_payload
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ SLEEPY = Task(program=Program.ECHO, count=8, depth=2, interrupt=True)
 
 @pytest.fixture(autouse=True)
 def kvm() -> None:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened here")
+    need_kvm()
 
 
 class Guest(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from unittest.mock import Mock
 
 import msgspec
@@ -17,7 +16,7 @@ from paravirt.doorbells.kvm import HypercallExit, HyperV, PioExit, XenEvtchn, pr
 from paravirt.guestside import payload
 from paravirt.hostside.machine import ChangedPage, TextReport, measure
 from tests.cli.commands import command, refused
-from tests.tools import missing
+from tests.tools import need_kvm
 
 pytestmark = pytest.mark.kvm
 
@@ -32,8 +31,7 @@ CHANGED = TextReport(
 
 @pytest.fixture(autouse=True)
 def kvm() -> None:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened here")
+    need_kvm()
 
 
 def test_every_row_has_its_text_or_why_not(capfd: pytest.CaptureFixture[str]) -> None:

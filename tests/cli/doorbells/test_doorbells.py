@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
@@ -17,7 +16,7 @@ from paravirt.doorbells import Capability
 from paravirt.doorbells.kvm import MmioExit, PioIoeventfd, probe
 from paravirt.guestside.payload import Program, Task
 from tests.cli.commands import command, refused
-from tests.tools import missing
+from tests.tools import need_kvm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +38,7 @@ BARE_NAMES = {kind.name for kind in BARE}
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened here")
+    need_kvm()
     counts = Counts(kicks=20, lone=10, busy=200, lone_load=10, load=200)
     monkeypatch.setattr("paravirt.cli.doorbells.Counts", lambda: counts)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from paravirt.guestside import payload
 from tests.cli.commands import command, refused, start
 from tests.disks import image
 from tests.hostside.machine.guests import assemble, ends
-from tests.tools import missing
+from tests.tools import need_kvm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +23,7 @@ pytestmark = pytest.mark.kvm
 
 @pytest.fixture(autouse=True)
 def kvm() -> None:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened here")
+    need_kvm()
 
 
 @pytest.fixture

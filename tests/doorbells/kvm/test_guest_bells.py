@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -25,7 +23,7 @@ from paravirt.doorbells.kvm import (
     Vmport,
     XenEvtchn,
 )
-from tests.tools import missing
+from tests.tools import need_kvm
 
 from .page_vm import PageVm
 
@@ -42,8 +40,7 @@ each = pytest.mark.parametrize("kind", BY_WRITE, ids=lambda kind: kind.name)
 
 @pytest.fixture
 def vm() -> Generator[PageVm, None, None]:
-    if platform.machine() != "x86_64" or not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened, on x86-64")
+    need_kvm()
     with PageVm() as vm:
         yield vm
 

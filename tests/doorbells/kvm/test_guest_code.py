@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from paravirt.doorbells.kvm import (
 )
 from paravirt.doorbells.testing import check_doorbell
 from paravirt.hostside.machine import Machine
-from tests.tools import missing
+from tests.tools import need_kvm
 
 from .ringing import RingingGuest, build
 
@@ -38,8 +37,7 @@ MANY = 100
 
 @pytest.fixture(autouse=True)
 def kvm() -> None:
-    if platform.machine() != "x86_64" or not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened, on x86-64")
+    need_kvm()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from paravirt.doorbells.kvm import GUEST_KINDS, probe
 from paravirt.doorbells.kvm._probe import refusal, try_all
-from tests.tools import missing
+from tests.tools import need_kvm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,8 +50,7 @@ PageMachine(os.open("/dev/kvm", os.O_RDWR), limit=0.05).execute(b"\\xeb\\xfe", {
 
 @pytest.fixture
 def device() -> str:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened")
+    need_kvm()
     return "/dev/kvm"
 
 

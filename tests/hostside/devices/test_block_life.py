@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import trio
 from paravirt.guestside.block import BlockDriver, BlockError
 from paravirt.hostside.devices.block import Block, ImageError
 from tests.disks import Watched, always, attached, image, in_line
+from tests.tools import missing, need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +34,12 @@ def small_storage(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system with room for 64 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root may mount a file system to fill up")
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() != 0:
+        missing("only root may mount a file system to fill up")
+    command = [need("mount", "mount"), "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"no file system to fill up: {done.stderr.strip()}")
+        missing(f"no file system to fill up: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.hostside.machine.guests import assemble
-from tests.tools import missing
+from tests.tools import need_kvm
 
 Guest = Callable[[str], Path]
 
@@ -17,8 +16,8 @@ Guest = Callable[[str], Path]
 @pytest.fixture(autouse=True)
 def kvm(request: pytest.FixtureRequest) -> None:
     """Skip, or fail in CI, a test marked `kvm` where there is none."""
-    if request.node.get_closest_marker("kvm") and not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        missing("no /dev/kvm that can be opened here")
+    if request.node.get_closest_marker("kvm"):
+        need_kvm()
 
 
 @pytest.fixture
