@@ -14,11 +14,13 @@ import pytest
 from paravirt.transport._errors import AddressError, PeerError
 from paravirt.transport._memory import Memory
 from paravirt.transport._region import ADDRESSES, SEALS, Region
+from tests.tools import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 PAGE = 4096
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 
 
 def memfd(size: int, seals: int = 0) -> int:
@@ -82,11 +84,29 @@ def test_missing_huge_pages_say_what_to_do() -> None:
         Region.create(size, addr=0, huge=True)
 
 
-@pytest.mark.skipif(huge_pages_free() == 0, reason="no huge pages are set aside here")
-def test_foreign_huge_pages_are_guarded_in_spite_of_a_seal() -> None:
+@pytest.fixture
+def huge_page() -> Generator[int]:
+    """Have a huge page set aside, which only root can; gives its size."""
+    if not os.access(HUGE_PAGES, os.W_OK):
+        missing("huge pages cannot be set aside here: run the tests as root")
+    with HUGE_PAGES.open("r+") as pool:
+        fcntl.flock(pool, fcntl.LOCK_EX)  # against another run of the tests
+        before = int(pool.read())
+        HUGE_PAGES.write_text(str(before + 1))
+        try:
+            if not huge_pages_free():
+                missing("no memory to set a huge page aside from")
+            fd = os.memfd_create("huge", os.MFD_HUGETLB)
+            size = os.fstatvfs(fd).f_bsize
+            os.close(fd)
+            yield size
+        finally:
+            HUGE_PAGES.write_text(str(before))
+
+
+def test_foreign_huge_pages_are_guarded_in_spite_of_a_seal(huge_page: int) -> None:
     """Their owner can punch a hole and use up all pages: the next touch is SIGBUS."""
-    size = os.fstatvfs(os.memfd_create("huge", os.MFD_HUGETLB)).f_bsize
-    with Region.create(size, addr=0, huge=True) as own:
+    with Region.create(huge_page, addr=0, huge=True) as own:
         foreign = Region.foreign(os.dup(own.fd), addr=0, size=PAGE, offset=PAGE + 16)
         Memory([own]).write(PAGE + 16, b"same file")
 
@@ -95,7 +115,7 @@ def test_foreign_huge_pages_are_guarded_in_spite_of_a_seal() -> None:
         assert Memory([foreign]).read(0, 9) == b"same file"
         foreign.close()
         with pytest.raises(ValueError, match="multiple"):
-            Region.create(size + 1, addr=0, huge=True)
+            Region.create(huge_page + 1, addr=0, huge=True)
 
 
 @pytest.mark.parametrize(
