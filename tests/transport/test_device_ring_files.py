@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.tools import missing
+
 from .hand_ring import NEXT, WRITE
 from .ring_scene import DATA, MORE, Scene
 
@@ -134,7 +136,7 @@ def test_a_disk_that_is_full_is_an_os_error() -> None:
 
 @pytest.fixture
 def cold(tmp_path: Path) -> Generator[int]:
-    """Return a file of 1 MiB that was never in memory."""
+    """Return a file of 1 MiB that was never in memory, and of which nothing is read ahead."""
     path = tmp_path / "cold"
     path.touch()
     try:
@@ -142,27 +144,28 @@ def cold(tmp_path: Path) -> Generator[int]:
         os.write(direct, mmap.mmap(-1, 1 << 20))
         os.close(direct)
         fd = os.open(path, os.O_RDONLY)
-        with suppress(BlockingIOError):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        with suppress(BlockingIOError):  # or it was had at once
             os.preadv(fd, [bytearray(8)], 0, os.RWF_NOWAIT)
     except OSError as error:  # tmpfs
-        pytest.skip(f"this file system cannot be asked not to wait: {error}")
+        missing(f"the file system of {tmp_path} cannot be asked not to wait: {error}")
     yield fd
     os.close(fd)
 
 
 def read_at_once(scene: Scene, token: int, fd: int) -> None:
-    """Read from one position after the other, with no waiting."""
-    for position in range(0, 1 << 20, 1 << 14):
+    """Read from each page, with no waiting."""
+    for position in range(0, 1 << 20, mmap.PAGESIZE):
         scene.device.read_file(token, 0, fd, position, 8, os.RWF_NOWAIT)
 
 
 def test_bytes_that_are_not_at_hand_are_blocking_io(cold: int) -> None:
-    """Somewhere: the disk may answer before the kernel has given up."""
+    """Somewhere: the disk may answer before the kernel has given up, yet not for every page."""
     scene, token = scene_with(8, flags=WRITE)
 
     with pytest.raises(BlockingIOError):
         read_at_once(scene, token, cold)
-    assert scene.device.read_file(token, 0, cold, 1 << 19, 8) == 8
+    assert scene.device.read_file(token, 0, cold, (1 << 20) - mmap.PAGESIZE, 8) == 8
 
 
 @pytest.mark.parametrize("position", [-1, -512])
