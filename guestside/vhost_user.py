@@ -34,8 +34,9 @@ WANTED = (
     | ProtocolFeature.CONFIGURE_MEM_SLOTS
     | ProtocolFeature.STATUS
     | ProtocolFeature.DEVICE_STATE
+    | ProtocolFeature.GPA_ADDRESSES  # all the same to us: our addresses are the device's own
 )
-"""The protocol features that this frontend uses where it can."""
+"""The protocol features that this frontend uses where it can, if the dialect has a bit for them."""
 MEMORY_SIZE = 64 << 20
 """Bytes of shared memory; pages that are never touched cost nothing."""
 QUEUE_SIZE = 256
@@ -60,7 +61,8 @@ async def connect_vhost_user(
     vhost-user does not say what type of device this is and how long its queues may be, so
     `device_id` (0: any driver may try) and `queue_size` are the caller's. `queues` limits what is
     used of the queues that the backend has. A call doorbell without a descriptor is polled.
-    `protocol_features` masks what is agreed on, for tests of a backend.
+    `protocol_features` masks what is agreed on, for tests of a backend; `dialect` says by which
+    bits it knows the features that peers number differently, none without it.
 
     With `reconnect` the link outlives its backend: when that goes away, killed or started anew, the
     path is connected to again and again, for ever and at most a second apart, and the next one

@@ -45,6 +45,7 @@ class DeviceQueue(Completions):
     """Since it last had work."""
     _taking = False
     _broken = False
+    _suspended = False
     _drained: Callable[[], None] | None = None
 
     def __init__(
@@ -67,6 +68,8 @@ class DeviceQueue(Completions):
         self._taken = taken
         self._ahead = ahead
         self._peeks = header_size > 0
+        self.handling = trio.CancelScope()
+        """What the workers run in."""
         self._stop = trio.Event()
         self._room = trio.Event()
         self._cut = 0
@@ -285,17 +288,25 @@ class DeviceQueue(Completions):
         if self._taking or not self._taken:
             self._ring(self.kick)
 
-    def drain(self, drained: Callable[[], None]) -> None:
-        """Stop, and call `drained` once, when all that was taken is completed."""
+    def drain(self, drained: Callable[[], None], *, suspend: bool = False) -> None:
+        """Stop, and call `drained` once, when all that was taken is completed.
+
+        With `suspend` handlers are cancelled, and what they leave stays taken.
+        """
         self._drained = drained
+        self._suspended = suspend
         self.stop()
+        if suspend:
+            self.handling.cancel()
         if self._taken:
             self.settle()
 
     def settle(self) -> None:
         """Call who waits for the end of `drain`, if nothing is in flight or nobody handles it."""
-        drained = self._drained
-        if drained is None or (self._taken and self.ring.in_flight and not self._broken):
+        if self._suspended:
+            self.publish()  # what handlers that were cancelled had done before
+        drained, waits = self._drained, self._taken and not self._suspended
+        if drained is None or (waits and self.ring.in_flight and not self._broken):
             return
         self._drained = None
         drained()

@@ -155,12 +155,13 @@ class Server:
             queue.close()
             stop.done()
 
-        queue.drain(drained)
+        queue.drain(drained, suspend=stop.suspend)
 
     @trio.lowlevel.enable_ki_protection
     async def _run_queue(self, workers: Workers) -> None:
         try:
-            await workers.run()
+            with workers.queue.handling:
+                await workers.run()
         except BaseException as error:  # noqa: BLE001
             self._take(error)
         else:

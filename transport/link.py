@@ -64,6 +64,9 @@ class QueueStop:
 
     queue: int
     done: Callable[[], None]
+    suspend: bool = False
+    """Cancel what is waited for, and do not give it back: the ring's inflight table says what it
+    is, and whoever starts the queue again takes it up."""
 
 
 @dataclass(frozen=True)

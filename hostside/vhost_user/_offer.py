@@ -82,9 +82,9 @@ class Offer:
         if extra := bits & ~self.wire_protocol:
             raise PeerError(f"protocol features {extra:#x} were accepted but not offered")
         agreed = self._dialect.from_wire(bits)
-        needs = ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ
-        if ProtocolFeature.INBAND_NOTIFICATIONS in agreed and agreed & needs != needs:
-            raise PeerError("notifications in band were accepted without REPLY_ACK or BACKEND_REQ")
+        if lacking := agreed.needs & ~agreed:
+            text = ", ".join(lacking.words)
+            raise PeerError(f"protocol features were accepted without what they need: {text}")
         return agreed
 
     @staticmethod

@@ -92,7 +92,8 @@ class Rings:
         With `waiting` a ring that lies outside of memory is left for a later message to mend.
         Raises `PeerError` for a ring that cannot be.
         """
-        await self.stop([vring for vring in self.running if not self.may_run(vring)])
+        ended = [vring for vring in self.running if not self.may_run(vring)]
+        await self.stop(ended, suspend=self._may_suspend)
         for vring in self.vrings:
             if vring.ring is None and self.may_run(vring):
                 try:
@@ -105,19 +106,33 @@ class Rings:
         if self._live and not self.running:  # all rings stopped: the device is suspended
             await self._suspend()
 
-    async def stop(self, vrings: Iterable[Vring]) -> None:
+    async def halt(self, vring: Vring) -> None:
+        """Stop a ring for good; what is in hand is left to whoever starts it, where that may be."""
+        await self.stop([vring], suspend=self._may_suspend)
+
+    @property
+    def _may_suspend(self) -> bool:
+        """Whether the frontend expects that a queue which stops leaves something in hand.
+
+        It does for GET_VRING_BASE, and QEMU disables a queue before that, so there too.
+        """
+        agreed = ProtocolFeature.GET_VRING_BASE_INFLIGHT in self._link.protocol
+        return agreed and self.inflight is not None
+
+    async def stop(self, vrings: Iterable[Vring], *, suspend: bool = False) -> None:
         """Stop rings: nothing new is taken, and what was taken is waited for.
 
         What another backend took counts as taken too: the base, all that a frontend gets, says
-        nothing of it.
+        nothing of it. With `suspend` none of it is waited for, and the inflight file keeps it.
         """
         waits: list[tuple[Vring, trio.Event]] = []
         for vring in vrings:
             if vring.ring is not None:
-                while vring.ring.left_behind:  # noqa: ASYNC110  (rare: a stop right at the start)
+                # Rare, since only a stop right at the start meets any.
+                while vring.ring.left_behind and not suspend:  # noqa: ASYNC110
                     await trio.sleep(POLL)
                 drained = trio.Event()
-                self._link.change(QueueStop(vring.index, drained.set))
+                self._link.change(QueueStop(vring.index, drained.set, suspend))
                 waits.append((vring, drained))
         for vring, drained in waits:
             await drained.wait()

@@ -241,7 +241,7 @@ class Session:
 
     async def _get_vring_base(self, incoming: Incoming) -> p.Payload:
         vring = self._rings.get(_state(incoming).index)
-        await self._rings.stop([vring])
+        await self._rings.halt(vring)
         vring.drop_kick()
         await self._rings.refresh()
         return p.VringState(vring.index, vring.base)

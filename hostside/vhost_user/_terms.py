@@ -11,6 +11,7 @@ __all__ = ("Terms",)
 EXTRA = (
     ProtocolFeature.BACKEND_SEND_FD
     | ProtocolFeature.INBAND_NOTIFICATIONS
+    | ProtocolFeature.GET_VRING_BASE_INFLIGHT
     | ProtocolFeature.GPA_ADDRESSES
     | ProtocolFeature.SHMEM
 )
@@ -25,7 +26,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     also: ProtocolFeature = ProtocolFeature(0)
-    """Offered too: BACKEND_SEND_FD, INBAND_NOTIFICATIONS, GPA_ADDRESSES or SHMEM."""
+    """Offered too, with what it needs: BACKEND_SEND_FD, INBAND_NOTIFICATIONS, and with a bit in
+    `dialect` GET_VRING_BASE_INFLIGHT, GPA_ADDRESSES or SHMEM."""
     never: ProtocolFeature = ProtocolFeature(0)
     """Not offered, even if the device could."""
     dialect: Dialect = Dialect()
@@ -38,9 +40,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     def apply(self, protocol: ProtocolFeature) -> ProtocolFeature:
         """Return what to offer of a device that asks for these."""
-        protocol |= self.also
-        if ProtocolFeature.INBAND_NOTIFICATIONS in self.also:  # of no use without the two
-            protocol |= ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ
+        protocol |= self.also | self.also.needs
         if ProtocolFeature.BACKEND_SEND_FD in self.also:
             protocol |= ProtocolFeature.BACKEND_REQ
         return protocol & ~self.never

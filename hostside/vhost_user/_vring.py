@@ -156,7 +156,7 @@ class Vring:
     def stopped(self) -> None:
         """Remember where a ring that does not run any more has come to."""
         if self.ring is not None:
-            self.base = self.ring.indices[0]
+            self.base = (self.ring.indices[0] + self.ring.left_behind) & 0xFFFF
             self.ring = None
 
     def clear(self) -> None:

@@ -15,8 +15,8 @@ from paravirt.guestside.block import BlockDriver, SyncBlockDriver
 from paravirt.guestside.vhost_user import WANTED, VhostUserLink, connect_vhost_user
 from paravirt.hostside import Device, Request
 from paravirt.hostside.devices.block import Block
-from paravirt.hostside.vhost_user import serve_vhost_user
-from paravirt.transport.vhost_user import ProtocolFeature
+from paravirt.hostside.vhost_user import Terms, serve_vhost_user
+from paravirt.transport.vhost_user import Dialect, ProtocolFeature
 from tests.devices import Level, Tank, Upper
 from tests.disks import content, image
 
@@ -40,13 +40,15 @@ def disk(tmp_path: Path, rng: random.Random) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def served(device: Device, path: Path) -> AsyncGenerator[trio.CancelScope]:
+async def served(
+    device: Device, path: Path, terms: Terms | None = None
+) -> AsyncGenerator[trio.CancelScope]:
     """Serve a device at a path; yields what ends it."""
     end = trio.CancelScope()
 
     async def run(task_status: trio.TaskStatus[str]) -> None:
         with end:
-            await serve_vhost_user(device, path, task_status=task_status)
+            await serve_vhost_user(device, path, terms=terms, task_status=task_status)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(run)
@@ -80,6 +82,23 @@ async def test_disk_is_read_and_written(disk: Path, path: Path, agreed: Protocol
             assert await driver.read(3, 512) == b"x" * 512
 
     assert content(disk) == before[: 3 * 512] + b"x" * 512 + before[4 * 512 :]
+
+
+@pytest.mark.parametrize("bit", [21, 33])
+async def test_disk_with_its_rings_at_the_guest_s_addresses_is_read(
+    disk: Path, path: Path, bit: int
+) -> None:
+    """GPA_ADDRESSES has a bit that is configured at both ends."""
+    dialect = Dialect(gpa_addresses=bit)
+    terms = Terms(also=ProtocolFeature.GPA_ADDRESSES, dialect=dialect)
+    with Block(disk) as device:
+        async with (
+            served(device, path, terms),
+            connect(path, dialect=dialect) as link,
+            BlockDriver(link) as driver,
+        ):
+            assert ProtocolFeature.GPA_ADDRESSES in link.session.agreed
+            assert await driver.read(0, SIZE) == content(disk)
 
 
 async def test_every_queue_answers(path: Path) -> None:

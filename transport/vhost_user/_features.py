@@ -49,6 +49,15 @@ class ProtocolFeature(enum.IntFlag):
         """The names of the features, lowest bit first, as a person would write them."""
         return [_WORDS.get(one, _plain(one)) for one in ProtocolFeature if one in self]
 
+    @property
+    def needs(self) -> ProtocolFeature:
+        """The features without which it is an error to agree on these."""
+        needs = ProtocolFeature(0)
+        for feature, needed in _NEEDS.items():
+            if feature in self:
+                needs |= needed
+        return needs
+
 
 _WORDS = {
     ProtocolFeature.MQ: "several queues",
@@ -67,6 +76,10 @@ _WORDS = {
     ProtocolFeature.GET_VRING_BASE_INFLIGHT: "inflight descriptors kept by a stop",
     ProtocolFeature.GPA_ADDRESSES: "rings at guest-physical addresses",
     ProtocolFeature.SHMEM: "shared memory regions",
+}
+_NEEDS = {
+    ProtocolFeature.INBAND_NOTIFICATIONS: ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ,
+    ProtocolFeature.GET_VRING_BASE_INFLIGHT: ProtocolFeature.INFLIGHT_SHMFD,
 }
 _FIXED = (1 << 20) - 1
 

@@ -13,6 +13,7 @@ from paravirt.hostside import Block, ImageError
 
 from .._errors import BadInput
 from ._attach import attach_options
+from ._terms import parse_terms
 from ._until import serve_until_told
 
 One = TypeVar("One")
@@ -45,6 +46,12 @@ class Capabilities(msgspec.Struct, frozen=True):
 @click.option("--queues", type=int, default=1, show_default=True, help="How many queues.")
 @click.option("--queue-size", type=int, default=256, show_default=True, help="Requests in each.")
 @click.option("--migratable", is_flag=True, help="Lock the image only while a guest writes.")
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="FEATURE[=BIT]",
+    help="Offer a protocol feature on top, as gpa-addresses=21; docs/vhost-user.md lists them.",
+)
 @click.option("--print-capabilities", is_flag=True, help="Print one line of JSON, and exit.")
 def block(
     *,
@@ -57,6 +64,7 @@ def block(
     queues: int,
     queue_size: int,
     migratable: bool,
+    also: tuple[str, ...],
     print_capabilities: bool,
 ) -> None:
     """Serve a disk image over a vhost-user socket until SIGTERM or Ctrl-C.
@@ -69,6 +77,7 @@ def block(
         return
     path = one_of(image, blk_file, "one image: `paravirt serve block IMAGE`")
     where = one_of(socket_path, fd, "one of --socket-path and --fd")
+    terms = parse_terms(also)
     if connect and socket_path is None:
         raise BadInput("give --socket-path with --connect: where QEMU listens")
     try:
@@ -83,7 +92,7 @@ def block(
         raise BadInput(str(error)) from None
     text = partial(attach_options, queues=queues, queue_size=queue_size, connect=connect)
     with disk:
-        serve_until_told(disk, where, text, connect=connect)
+        serve_until_told(disk, where, text, connect=connect, terms=terms)
 
 
 def one_of(one: One | None, other: Other | None, wanted: str) -> One | Other:

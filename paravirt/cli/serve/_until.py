@@ -19,32 +19,38 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from paravirt.hostside import Device
+    from paravirt.hostside.vhost_user import Terms
 
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve_until_told(
-    device: Device, where: str | int, text: Callable[[str], str], *, connect: bool = False
+    device: Device,
+    where: str | int,
+    text: Callable[[str], str],
+    *,
+    connect: bool = False,
+    terms: Terms | None = None,
 ) -> None:
     """Serve at a path, or on a descriptor, until a signal ends it; prints `text(path)` first.
 
     With `connect` somebody else listens at the path. Raises `BadInput` if it cannot.
     """
+    options = partial(serve_vhost_user, device, connect=connect, terms=terms)
     logging.basicConfig(format="paravirt: %(message)s", level=logging.WARNING)
     try:
-        trio.run(_serve, device, where, text, connect)
+        trio.run(_serve, options, where, text)
     except* OSError as errors:
         raise BadInput(_plain(errors)) from None
 
 
 async def _serve(
-    device: Device, where: str | int, text: Callable[[str], str], connect: bool
+    serve: Callable[..., Awaitable[None]], where: str | int, text: Callable[[str], str]
 ) -> None:
     with trio.open_signal_receiver(*ENDS) as signals:
         async with trio.open_nursery() as nursery:
             place = where if isinstance(where, str) else _adopt(where)
-            serving = partial(serve_vhost_user, device, place, connect=connect)
-            nursery.start_soon(_run, nursery, serving, text)
+            nursery.start_soon(_run, nursery, partial(serve, place), text)
             async for _ in signals:
                 nursery.cancel_scope.cancel()
 

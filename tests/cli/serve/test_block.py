@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import trio
 
+from paravirt.cli.serve._terms import parse_terms
+from paravirt.guestside.block import BlockDriver
+from paravirt.guestside.vhost_user import connect_vhost_user
+from paravirt.transport.vhost_user import Dialect, ProtocolFeature
 from tests.cli.commands import command, refused
 from tests.disks import image
+from tests.guestside.backend import ready
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +76,50 @@ def test_queue_size_has_to_be_a_power_of_two(capfd: pytest.CaptureFixture[str], 
     line = refused(capfd, "serve", "block", disk, "--socket-path", "x", "--queue-size", "100")
 
     assert "power of two" in line
+
+
+def test_feature_on_demand_is_offered_at_its_bit() -> None:
+    terms = parse_terms(["gpa-addresses=33", "inband-notifications"])
+
+    assert terms.also == ProtocolFeature.GPA_ADDRESSES | ProtocolFeature.INBAND_NOTIFICATIONS
+    assert terms.dialect == Dialect(gpa_addresses=33)
+
+
+async def test_frontend_agrees_on_what_was_asked_for(disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "disk.sock"
+    line = ["serve", "block", str(disk), "--socket-path", str(path), "--also", "gpa-addresses=33"]
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "paravirt", *line], stderr=subprocess.DEVNULL
+    )
+    try:
+        await ready(process, path)
+        async with (
+            connect_vhost_user(path, dialect=Dialect(gpa_addresses=33)) as link,
+            BlockDriver(link) as driver,
+        ):
+            assert ProtocolFeature.GPA_ADDRESSES in link.session.agreed
+            assert await driver.read(0, 512) == bytes(512)
+    finally:
+        process.terminate()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("telepathy", "no such protocol feature"),
+        ("shmem", "peers number it differently"),
+        ("shmem=many", "no number"),
+        ("shmem=3", "from 20 to 63"),
+        ("backend-send-fd=10", "give backend-send-fd"),
+        ("xen-mmap", "no backend here has Xen mappings"),
+    ],
+)
+def test_feature_that_cannot_be_offered_is_told_in_one_line(
+    capfd: pytest.CaptureFixture[str], disk: Path, word: str, why: str
+) -> None:
+    assert why in refused(capfd, "serve", "block", disk, "--socket-path", "x", "--also", word)
 
 
 def test_sigterm_ends_it_cleanly_on_a_listening_descriptor(disk: Path, tmp_path: Path) -> None:
