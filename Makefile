@@ -28,7 +28,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check in
 FIXED := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 WARNINGS := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror -Itransport/core -I$(MACHINE)
 
-.PHONY: help install demo test lint bench fuzz soak docs clean setup-demo setup-checks
+.PHONY: help install demo test lint bench fuzz soak soak-swap docs clean setup-demo setup-checks
 .PHONY: test-python test-c sanitized corpus replay lint-python lint-c lint-arm lint-payload lint-wheel freestanding
 
 help:  ## list the targets
@@ -128,6 +128,9 @@ soak: $(BUILT)  ## the randomized tests again and again, each round with a new s
 	    $(BIN)/pytest -q -m "not wheel" --hypothesis-profile=soak -o faulthandler_timeout=0 \
 	        tests/transport tests/doorbells $(wildcard tests/hostside tests/guestside) || exit 1; \
 	done
+
+soak-swap: $(BUILT)  ## change doorbells every 10 ms under load, for SECONDS a load; ARGS=--json
+	@$(BIN)/paravirt soak --seconds $(SECONDS) $(ARGS)
 
 # -- lint ------------------------------------------------------------------------------------------
 

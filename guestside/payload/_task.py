@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-__all__ = ("STAMP", "Operation", "Program", "Task")
+if TYPE_CHECKING:
+    from paravirt.doorbells.kvm import BootPage
+
+__all__ = ("STAMP", "Operation", "Program", "Task", "stop")
 
 STAMP: Final = 14
 """Index of the argument that the guest sets: its cycle counter when it last published."""
@@ -92,3 +95,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
             self.operations,
             self.features,
         )
+
+
+def stop(boot: BootPage) -> None:
+    """End a task without a count: it waits for what is in flight, and reports."""
+    arguments = list(boot.arguments)
+    arguments[STOP] = 1
+    boot.arguments = arguments

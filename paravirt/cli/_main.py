@@ -14,7 +14,7 @@ from ._errors import BadInput, CommandError, Interrupted, complain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "doctor", "bench", "serve", "probe", "doorbells", "attest", "run")
+COMMANDS = ("demo", "doctor", "bench", "serve", "probe", "doorbells", "soak", "attest", "run")
 FOLDERS = {"run": "machine"}
 """Packages of commands that are not called like them."""
 CORE = "paravirt.transport._core"
@@ -52,6 +52,7 @@ class Commands(click.Group):
       paravirt serve --help        see what a virtual machine can attach to
       paravirt probe --help        see what a vhost-user backend offers
       paravirt doorbells           time every kind of kick from a guest
+      paravirt soak                change doorbells under load, losing nothing
       paravirt attest              see which of them leaves a guest's text alone
       paravirt run --help          boot a bare-metal guest of yours on KVM
     """,

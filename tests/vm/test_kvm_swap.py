@@ -44,7 +44,6 @@ KINDS: tuple[type[Doorbell], ...] = (
     PioIoeventfd,
 )
 SWAPS = 110  # ten times through the kinds
-STOP = 15  # the argument by which the host ends a load without a count
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +69,7 @@ async def test_every_request_is_answered_once_across_swaps(interrupt: bool, dept
                 for kind in islice(cycle(KINDS), SWAPS):
                     await link.swap(kind)
                     assert link.kicks[0].name == kind.name
-                stopped = list(machine.boot.arguments)
-                stopped[STOP] = 1
-                machine.boot.arguments = stopped
+                payload.stop(machine.boot)
             report = payload.parse(machine.console.read())
             nursery.cancel_scope.cancel()
     assert (report.ok, report.reason) == (True, "")

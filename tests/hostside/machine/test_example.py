@@ -1,4 +1,4 @@
-"""The example as a newcomer runs it."""
+"""The examples as a newcomer runs them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,22 @@ pytestmark = pytest.mark.kvm
 ROOT = Path(__file__).parents[3]
 
 
-def test_disk_in_a_guest_is_written_and_read_back() -> None:
-    command = [sys.executable, "-m", "examples.kvm_block"]
+def lines(module: str) -> list[str]:
+    """Run an example from the checkout's root; returns what it printed."""
+    command = [sys.executable, "-m", f"examples.{module}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
     assert done.returncode == 0, done.stderr
-    for line, name in zip(done.stdout.splitlines(), ("pio", "mmio"), strict=True):
+    return done.stdout.splitlines()
+
+
+def test_disk_in_a_guest_is_written_and_read_back() -> None:
+    for line, name in zip(lines("kvm_block"), ("pio", "mmio"), strict=True):
         assert line.startswith(f"{name}-ioeventfd Report(program='block', ok=True"), line
+
+
+def test_doorbell_is_changed_while_the_guest_uses_it() -> None:
+    *changes, report = lines("live_swap")
+
+    names = ("mmio-ioeventfd", "mmio-exit", "polling", "pio-ioeventfd")
+    assert changes == [f"now {name}" for name in names]
+    assert report.startswith("Report(program='load', ok=True")
