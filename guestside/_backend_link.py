@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from paravirt.transport import Memory, NegotiationError, Region, Status
-from paravirt.transport.vhost_user import ProtocolFeature, Request
+from paravirt.transport import Memory, NegotiationError, PeerError, Region, Status
+from paravirt.transport.vhost_user import BackendRequest, ProtocolFeature, Request
 from paravirt.transport.vhost_user.payloads import ConfigAccess
 
 from ._setup import Place, Setup
@@ -92,6 +92,25 @@ class VhostUserLink:
     def call(self, queue: int) -> Doorbell:
         """Return the doorbell that the driver waits on for a queue."""
         return self._bells.calls[queue]
+
+    async def carry_kicks(self, queue: int) -> None:
+        """Send the kicks of a queue as messages, for ever.
+
+        One that finds no backend is lost: the next backend is kicked anew.
+        """
+        while True:
+            await self.kick(queue).wait()
+            try:
+                async with self._turn:
+                    await self._setup.kick(self.session, queue)
+            except trio.BrokenResourceError:
+                pass  # the end of the session tells
+            except PeerError:
+                self.lose(reset_helps=True)
+
+    def notified(self, request: int, queue: int) -> None:
+        """Take a message of the backend's about a queue: VRING_CALL, or VRING_ERR."""
+        (self.call(queue) if request == BackendRequest.VRING_CALL else self.broke).ring()
 
     async def resume(self, session: Session) -> None:
         """Go on with another backend, which takes up what the one before left behind."""

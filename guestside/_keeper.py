@@ -15,9 +15,11 @@ from paravirt.transport.vhost_user import (
     BACKEND_REQUESTS,
     BackendRequest,
     Channel,
+    Incoming,
     ProtocolFeature,
     Request,
 )
+from paravirt.transport.vhost_user.payloads import VringState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -32,6 +34,7 @@ __all__ = ()  # of use to this room only
 FIRST_WAIT = 0.01
 LONGEST_WAIT = 1.0
 """Seconds between two attempts to connect, doubled from the first to the longest."""
+NOTIFICATIONS = (BackendRequest.VRING_CALL, BackendRequest.VRING_ERR)
 REFUSED = 1  # the acknowledgement of what we do not do
 
 _log = logging.getLogger("paravirt.vhost_user")
@@ -54,6 +57,9 @@ class Keeper:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run, session, back)
             nursery.start_soon(self._notice_broken_queues)
+            if session.in_band:
+                for queue in range(len(self._link.queue_sizes)):
+                    nursery.start_soon(self._link.carry_kicks, queue)
             try:
                 yield
             except BaseException as error:  # noqa: BLE001  (raised below, not as part of a group)
@@ -120,20 +126,29 @@ class Keeper:
 
     async def _answer(self, back: Channel, look: Doorbell) -> None:
         """Serve the back channel. It never waits for the main one, which may wait for this."""
-        link = self._link
         try:
             while (incoming := await back.receive()) is not None:
                 with incoming:
-                    changed = incoming.header.request == BackendRequest.CONFIG_CHANGE_MSG
-                    if changed:
-                        link.generation += 1
-                        link.changed.ring()
-                        look.ring()
-                    await back.acknowledge(incoming, 0 if changed else REFUSED)
+                    await back.acknowledge(incoming, 0 if self._take(incoming, look) else REFUSED)
         except (PeerError, trio.BrokenResourceError):
             pass  # its own loss; the main channel tells what becomes of the device
         finally:
             back.close()
+
+    def _take(self, incoming: Incoming, look: Doorbell) -> bool:
+        """Do what the backend asks; False if we do not."""
+        link, request, state = self._link, incoming.header.request, incoming.payload
+        if request == BackendRequest.CONFIG_CHANGE_MSG:
+            link.generation += 1
+            link.changed.ring()
+            look.ring()
+            return True
+        if request not in NOTIFICATIONS or not link.session.in_band:
+            return False
+        if not isinstance(state, VringState) or state.value or state.index >= len(link.queue_sizes):
+            return False
+        link.notified(request, state.index)
+        return True
 
     async def _watch_status(self, look: Doorbell) -> None:
         """After a change notification, see whether the device asks for a reset (2.1.2)."""

@@ -114,21 +114,32 @@ class Session:
         if self.queues is not None and other.queues is not None and self.queues < other.queues:
             raise NegotiationError(f"it has {self.queues} queues, the one before {other.queues}")
 
+    @property
+    def in_band(self) -> bool:
+        """Whether kicks and calls are messages."""
+        return ProtocolFeature.INBAND_NOTIFICATIONS in self.agreed
+
     async def status(self) -> Status:
         """Ask for the device status, 0 if the backend does not know of it."""
         if ProtocolFeature.STATUS not in self.agreed:
             return Status(0)
         return Status(await self.number(Request.GET_STATUS) & 0xFF)
 
-    async def agree(self, wanted: ProtocolFeature) -> None:
-        """Ask what the backend is, take of the wanted protocol features what it offers, own it."""
+    async def agree(self, wanted: ProtocolFeature, needed: ProtocolFeature) -> None:
+        """Ask what the backend is, take of the wanted protocol features what it offers, own it.
+
+        Raises `NegotiationError` for one that lacks any of the needed.
+        """
         self.wire_features = await self.number(Request.GET_FEATURES)
         self.features = self.wire_features & ~(PROTOCOL_FEATURES | VHOST_F_LOG_ALL)
         self.framed = bool(self.wire_features & PROTOCOL_FEATURES)
         if self.framed:
             self.wire_protocol = await self.number(Request.GET_PROTOCOL_FEATURES)
             self.offered = self._dialect.from_wire(self.wire_protocol)
-            self.agreed = self.offered & wanted
+        if lacking := needed & ~self.offered:
+            raise NegotiationError(f"the backend lacks {', '.join(lacking.words)}")
+        if self.framed:
+            self.agreed = self.offered & (wanted | needed)
             await self.ask(
                 Request.SET_PROTOCOL_FEATURES, Number(self._dialect.to_wire(self.agreed))
             )
@@ -141,7 +152,10 @@ class Session:
 
 
 async def connect(
-    path: str | os.PathLike[str], dialect: Dialect, wanted: ProtocolFeature
+    path: str | os.PathLike[str],
+    dialect: Dialect,
+    wanted: ProtocolFeature,
+    needed: ProtocolFeature,
 ) -> Session:
     """Connect to a backend and agree with it. Raises `OSError` if nobody listens there."""
     sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
@@ -152,7 +166,7 @@ async def connect(
         raise
     session = Session(sock, dialect)
     try:
-        await session.agree(wanted)
+        await session.agree(wanted, needed)
     except BaseException:
         session.channel.close()
         raise

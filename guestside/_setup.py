@@ -183,6 +183,11 @@ class Setup:
         about, fd = self._inflight
         await session.ask(Request.SET_INFLIGHT_FD, about, [fd])
 
+    async def kick(self, session: Session, queue: int) -> None:
+        """Kick a queue by a message, if it runs."""
+        if queue in self._running:
+            await session.ask(Request.VRING_KICK, VringState(queue, 0))
+
     async def _start(self, session: Session, queue: int) -> None:
         ask, place = session.ask, self.places[queue]
         used = int.from_bytes(self._memory.read(place.device + 2, 2), "little")
@@ -190,11 +195,13 @@ class Setup:
         await ask(Request.SET_VRING_NUM, VringState(queue, place.size))
         await ask(Request.SET_VRING_BASE, VringState(queue, used))
         await ask(Request.SET_VRING_ADDR, address)
-        await self._give(session, Request.SET_VRING_ERR, queue, self._bells.broke)
-        await self._give(session, Request.SET_VRING_CALL, queue, self._bells.calls[queue])
+        if not session.in_band:
+            await self._give(session, Request.SET_VRING_ERR, queue, self._bells.broke)
+            await self._give(session, Request.SET_VRING_CALL, queue, self._bells.calls[queue])
         if queue not in self._running:
             self._running.append(queue)
-        await self._give(session, Request.SET_VRING_KICK, queue, self._bells.kicks[queue])
+        if not session.in_band:  # where the first VRING_KICK starts it
+            await self._give(session, Request.SET_VRING_KICK, queue, self._bells.kicks[queue])
         if session.framed:
             await ask(Request.SET_VRING_ENABLE, VringState(queue, 1))
 

@@ -6,12 +6,11 @@ async with connect_vhost_user("/run/disk.sock") as link, BlockDriver(link) as di
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from paravirt.doorbells import DoorbellMaker, EventFd
-from paravirt.transport import NegotiationError
 from paravirt.transport.vhost_user import Dialect, ProtocolFeature
 
 from ._backend_link import VhostUserLink as VhostUserLink
@@ -22,8 +21,6 @@ from ._setup import Bells
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator
-
-    from ._session import Session
 
 WANTED = (
     ProtocolFeature.MQ
@@ -54,6 +51,7 @@ async def connect_vhost_user(
     call_doorbell: DoorbellMaker = EventFd,
     protocol_features: ProtocolFeature = WANTED,
     dialect: Dialect | None = None,
+    in_band: bool = False,
     reconnect: bool = False,
 ) -> AsyncGenerator[VhostUserLink]:
     """Connect to a backend that listens at `path`, agree on the protocol, and yield a link.
@@ -64,6 +62,9 @@ async def connect_vhost_user(
     `protocol_features` masks what is agreed on, for tests of a backend; `dialect` says by which
     bits it knows the features that peers number differently, none without it.
 
+    With `in_band` kicks and calls are messages, each waited for until it is acknowledged, in place
+    of descriptors: far slower, for a simulation that has to see them in order.
+
     With `reconnect` the link outlives its backend: when that goes away, killed or started anew, the
     path is connected to again and again, for ever and at most a second apart, and the next one
     takes up what was in flight. What a driver asked is then answered once, if later; the device may
@@ -71,40 +72,33 @@ async def connect_vhost_user(
     device ends the link, as going away does without `reconnect`.
 
     Raises `OSError` if nobody listens there, `PeerError` for a backend that breaks the protocol,
-    `NegotiationError` for one that keeps no inflight descriptors if `reconnect` needs them, and
-    `trio.BrokenResourceError` for one that goes away. Leaving closes the connection and the shared
-    memory. Cancelled, it has left nothing behind.
+    `NegotiationError` for one that lacks what `in_band` or `reconnect` needs, as inflight
+    descriptors, and `trio.BrokenResourceError` for one that goes away. Leaving closes the
+    connection and the shared memory. Cancelled, it has left nothing behind.
     """
     dialect = dialect or Dialect()
-    session = await _agree(path, dialect, protocol_features & WANTED, reconnect=reconnect)
-    try:
+    needed = _needed(in_band=in_band, reconnect=reconnect)
+    session = await connect(path, dialect, protocol_features & WANTED, needed)
+    with ExitStack() as stack:
+        stack.callback(session.channel.close)
         count = 1 if session.queues is None else session.queues
         bells = Bells(count if queues is None else min(count, queues), doorbell, call_doorbell)
-        try:
-            link = VhostUserLink(
-                session, bells, device_id=device_id, queue_size=queue_size, memory_size=memory_size
-            )
-        except BaseException:
-            bells.close()
-            raise
+        stack.callback(bells.close)
+        link = VhostUserLink(
+            session, bells, device_id=device_id, queue_size=queue_size, memory_size=memory_size
+        )
+        stack.callback(link.close)
         link.lasting = reconnect
-        again = partial(connect, path, dialect, session.agreed) if reconnect else None
-        try:
-            async with Keeper(link, again).keeping():
-                yield link
-        finally:
-            link.close()
-    finally:
-        session.channel.close()
+        again = partial(connect, path, dialect, session.agreed, needed) if reconnect else None
+        async with Keeper(link, again).keeping():
+            yield link
 
 
-async def _agree(
-    path: str | os.PathLike[str], dialect: Dialect, wanted: ProtocolFeature, *, reconnect: bool
-) -> Session:
-    """Connect to the first backend."""
-    needed = ProtocolFeature.INFLIGHT_SHMFD if reconnect else ProtocolFeature(0)
-    session = await connect(path, dialect, wanted | needed)
-    if needed not in session.agreed:
-        session.channel.close()
-        raise NegotiationError("no backend could take over from this one: it lacks INFLIGHT_SHMFD")
-    return session
+def _needed(*, in_band: bool, reconnect: bool) -> ProtocolFeature:
+    """Return the protocol features without which the arguments cannot be met."""
+    needed = ProtocolFeature(0)
+    if reconnect:  # or no backend could take over from another
+        needed |= ProtocolFeature.INFLIGHT_SHMFD
+    if in_band:
+        needed |= ProtocolFeature.INBAND_NOTIFICATIONS
+    return needed | needed.needs

@@ -129,6 +129,8 @@ class BackendLink:
                 del self._owed[owed]
                 request, queue = owed
                 payload = p.EMPTY if queue is None else p.VringState(queue, 0)
+                # In band each is waited for, or too many of them would fill the socket.
+                back.acknowledges = ProtocolFeature.INBAND_NOTIFICATIONS in self.protocol
                 try:
                     (await back.request(request, payload)).close()
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):

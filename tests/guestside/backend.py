@@ -93,6 +93,8 @@ class Scripted:
     protocol: ProtocolFeature = NOTHING
     answers: dict[int, Payload] = field(default_factory=dict[int, Payload])
     asked: list[int] = field(default_factory=list[int])
+    acknowledged: set[int] = field(default_factory=set[int])
+    """Those of them that were to be acknowledged."""
     values: dict[int, Payload] = field(default_factory=dict[int, Payload])
     back: Channel | None = None
     errors: list[EventFd] = field(default_factory=list[EventFd])
@@ -135,6 +137,8 @@ class Scripted:
     async def _answer(self, channel: Channel, incoming: Incoming) -> None:
         request = incoming.header.request
         self.asked.append(request)
+        if incoming.need_reply:
+            self.acknowledged.add(request)
         self.values[request] = incoming.payload
         if request == Request.SET_BACKEND_REQ_FD:
             sock = socket.socket(fileno=incoming.fds.take())

@@ -101,6 +101,34 @@ async def test_disk_with_its_rings_at_the_guest_s_addresses_is_read(
             assert await driver.read(0, SIZE) == content(disk)
 
 
+IN_BAND = Terms(also=ProtocolFeature.INBAND_NOTIFICATIONS)
+
+
+async def test_disk_is_driven_by_messages_alone(disk: Path, path: Path) -> None:
+    """INBAND_NOTIFICATIONS: VRING_KICK one way, VRING_CALL the other, on two queues."""
+    before = content(disk)
+    with Block(disk, queues=2) as device:
+        async with (
+            served(device, path, IN_BAND),
+            connect(path, in_band=True) as link,
+            BlockDriver(link) as driver,
+        ):
+            async with trio.open_nursery() as nursery:
+                for sector in range(0, SIZE // 512, 16):
+                    nursery.start_soon(turn_over, driver, sector, 16 * 512)
+            await driver.flush()
+            await driver.reset()
+            assert await driver.read(15, 512) == before[:512][::-1]
+
+    turned = b"".join(before[at : at + 8192][::-1] for at in range(0, SIZE, 8192))
+    assert content(disk) == turned
+
+
+async def turn_over(driver: BlockDriver, sector: int, size: int) -> None:
+    """Write what a place of the disk has back to it, the last byte first."""
+    await driver.write(sector, (await driver.read(sector, size))[::-1])
+
+
 async def test_every_queue_answers(path: Path) -> None:
     async with (
         served(Upper(8, 8, 8), path),
@@ -196,11 +224,12 @@ async def test_nothing_is_left_open(disk: Path, path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_thread_without_trio_drives_it(disk: Path, path: Path) -> None:
+@pytest.mark.parametrize("in_band", [False, True], ids=["rung", "in band"])
+async def test_thread_without_trio_drives_it(disk: Path, path: Path, in_band: bool) -> None:
     def drive(link: VhostUserLink) -> bytes:
         with SyncBlockDriver(link) as driver:
             return driver.read(1, 512)
 
     with Block(disk) as device:
-        async with served(device, path), connect(path) as link:
+        async with served(device, path, IN_BAND), connect(path, in_band=in_band) as link:
             assert await trio.to_thread.run_sync(drive, link) == content(disk)[512:1024]

@@ -15,7 +15,7 @@ from paravirt.guestside.block import BlockDriver
 from paravirt.guestside.vhost_user import VhostUserLink, connect_vhost_user
 from paravirt.hostside import Device, Request as Asked
 from paravirt.hostside.devices.block import Block
-from paravirt.hostside.vhost_user import serve_vhost_user
+from paravirt.hostside.vhost_user import Terms, serve_vhost_user
 from paravirt.transport import NegotiationError
 from paravirt.transport.vhost_user import ProtocolFeature as Has, Request
 from paravirt.transport.vhost_user.payloads import Number
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 connect = partial(connect_vhost_user, memory_size=1 << 22, queue_size=16, reconnect=True)
+IN_BAND = Terms(also=Has.INBAND_NOTIFICATIONS)
+either_way = pytest.mark.parametrize("in_band", [False, True], ids=["rung", "in band"])
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ class Backends:
     async def _serve(self, device: Device, task_status: trio.TaskStatus[str]) -> None:
         self._end, self._ended = trio.CancelScope(), trio.Event()
         with self._end:
-            await serve_vhost_user(device, self._path, task_status=task_status)
+            await serve_vhost_user(device, self._path, terms=IN_BAND, task_status=task_status)
         self._ended.set()
 
     async def stop(self) -> None:
@@ -89,10 +91,13 @@ async def ask(driver: Driver, replies: list[bytes], data: bytes, queue: int = 0)
     replies.append(await driver.request(data, len(data), queue))
 
 
-async def test_next_backend_answers_what_the_last_one_held(backends: Backends, path: Path) -> None:
+@either_way
+async def test_next_backend_answers_what_the_last_one_held(
+    backends: Backends, path: Path, in_band: bool
+) -> None:
     holding, replies = Holding(), list[bytes]()
     await backends.start(holding)
-    async with connect(path) as link, Driver(link) as driver:
+    async with connect(path, in_band=in_band) as link, Driver(link) as driver:
         async with trio.open_nursery() as asking:
             for number in range(6):
                 asking.start_soon(ask, driver, replies, b"abc%d" % number, number % 2)
@@ -105,12 +110,17 @@ async def test_next_backend_answers_what_the_last_one_held(backends: Backends, p
         assert [queue.in_flight for queue in driver.statistics()] == [0, 0]
 
 
+@either_way
 async def test_request_made_between_two_backends_is_answered_by_the_second(
-    backends: Backends, path: Path
+    backends: Backends, path: Path, in_band: bool
 ) -> None:
     replies = list[bytes]()
     await backends.start(Upper(16))
-    async with connect(path) as link, Driver(link) as driver, trio.open_nursery() as asking:
+    async with (
+        connect(path, in_band=in_band) as link,
+        Driver(link) as driver,
+        trio.open_nursery() as asking,
+    ):
         await backends.stop()
         asking.start_soon(ask, driver, replies, b"late")
         await trio.testing.wait_all_tasks_blocked()
@@ -261,7 +271,7 @@ async def test_backend_of_another_kind_ends_the_link(
 async def test_backend_that_keeps_no_table_cannot_be_outlived(path: Path) -> None:
     scripted = Scripted(path, Has.REPLY_ACK)
     async with scripted.listening():
-        with pytest.raises(NegotiationError, match="INFLIGHT_SHMFD"):
+        with pytest.raises(NegotiationError, match="inflight descriptors"):
             await connect(path).__aenter__()
 
 

@@ -102,6 +102,8 @@ async def heard(back: Channel) -> tuple[BackendRequest, int]:
     assert incoming is not None
     with incoming:
         assert isinstance(incoming.payload, p.VringState)
+        assert incoming.need_reply  # or too many of them fill the socket
+        await back.acknowledge(incoming)
         return BackendRequest(incoming.header.request), incoming.payload.index
 
 
@@ -129,6 +131,21 @@ async def test_queue_that_breaks_says_so_in_band() -> None:
         while said[-1][0] is BackendRequest.VRING_CALL:  # a queue that starts may owe one
             said.append(await heard(back))
         assert said[-1] == (BackendRequest.VRING_ERR, 0)
+        back.close()
+
+
+async def test_refused_call_ends_the_connection() -> None:
+    """There is no other way to tell the driver."""
+    async with attached(Echo(), terms=IN_BAND_TERMS) as frontend:
+        back = await start_in_band(frontend)
+        frontend.offer(b"hello")
+        await kick(frontend)
+        incoming = await back.receive()
+        assert incoming is not None
+        with incoming:
+            await back.acknowledge(incoming, 1)
+
+        assert await frontend.channel.receive() is None
         back.close()
 
 
