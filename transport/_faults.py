@@ -21,6 +21,8 @@ from paravirt.doorbells import Doorbell, DoorbellStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from paravirt.doorbells import SpinWindow
+
     from ._device_ring import DeviceRing
 
 __all__ = ("Faults",)
@@ -215,10 +217,19 @@ class Faulty(Doorbell):
         self._way: Way = way
         self._queue = queue
 
-    def __getattribute__(self, name: str) -> object:
-        if name in ("name", "notifies", "window"):  # the bell's of now, which may change
-            return getattr(self.bell, name)
-        return super().__getattribute__(name)
+    # The bell's of now, since a swap changes it; nobody sets them here.
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.bell.name
+
+    @property
+    def notifies(self) -> bool:  # type: ignore[override]
+        return self.bell.notifies
+
+    @property
+    def window(self) -> SpinWindow | None:  # type: ignore[override]
+        return self.bell.window
 
     def ring(self) -> None:
         self._faults.meet(self.bell, self._link, self._way, self._queue)
