@@ -150,15 +150,24 @@ class Driver(DriverBase):
                 self._resets += 1
 
     async def read_config(self, kind: type[ConfigT]) -> ConfigT:
-        """Read the configuration space, whole and of one moment (2.5.1)."""
+        """Read the configuration space, whole and of one moment (2.5.1).
+
+        Cancelled, it had no effect: `config_changed` still waits from the read before.
+        """
         return await self._read_config(kind)
 
     async def write_config(self, offset: int, data: bytes) -> None:
-        """Write to the configuration space. Raises `NegotiationError` if the device refuses."""
+        """Write to the configuration space. Raises `NegotiationError` if the device refuses.
+
+        Cancelled, the device may have taken it, or take it still.
+        """
         await self.link.write_config(offset, data)
 
     async def config_changed(self) -> None:
-        """Wait until the configuration space is another than `read_config` read last."""
+        """Wait until the configuration space is another than `read_config` read last.
+
+        Cancelled, no change is missed: the next call returns at once if there was one.
+        """
         await self._config_changed(self._changed)
 
     async def _changed(self) -> None:

@@ -58,7 +58,11 @@ def loopback(
 
 
 class Loopback:
-    """A `DeviceLink` and a `DriverLink` in one; made by `loopback`."""
+    """A `DeviceLink` and a `DriverLink` in one; made by `loopback`.
+
+    What belongs to the driver's end raises `trio.ClosedResourceError` once that end is closed, and
+    `trio.BrokenResourceError` once the device's end is.
+    """
 
     needs_reset = False
     """Whether the device set DEVICE_NEEDS_RESET."""
@@ -187,7 +191,7 @@ class Loopback:
         return self._state.status
 
     async def set_status(self, status: int) -> None:
-        """Write the device status; 0 resets."""
+        """Write the device status; 0 resets. Cancelled, it had no effect."""
         await trio.lowlevel.checkpoint()
         with self._lock:
             self._check_driver_end()
@@ -200,14 +204,14 @@ class Loopback:
                 self._start()
 
     async def set_features(self, features: int) -> None:
-        """Accept features (2.2)."""
+        """Accept features (2.2). Cancelled, it had no effect."""
         await trio.lowlevel.checkpoint()
         with self._lock:
             self._check_driver_end()
             self._state.set_driver_features(features)
 
     async def set_queue(self, queue: int, size: int, desc: int, driver: int, device: int) -> None:
-        """Give a queue its size and addresses, and enable it."""
+        """Give a queue its size and addresses, and enable it. Cancelled, it had no effect."""
         await trio.lowlevel.checkpoint()
         with self._lock:
             self._check_driver_end()
@@ -258,7 +262,10 @@ class Loopback:
     # The device's end.
 
     async def next_change(self) -> Change | None:
-        """Wait for what the driver does next."""
+        """Wait for what the driver does next; None when its end is gone, or this one closed.
+
+        Cancelled, it has taken nothing.
+        """
         self._device_thread = threading.get_ident()  # before others run, who may ask `concurrent`
         await trio.lowlevel.checkpoint()
         while (change := self._take_change()) is None:

@@ -2,7 +2,8 @@
 
 Both doorbells are registered and the server waits at both until no driver can ring the old one any
 more; then the old one goes, and the server looks at the ring once regardless. A driver that
-is idle is told under a lock, or woken by a call to look. tests/model/swap.pml is the proof.
+is idle is told under a lock, or woken by a call to look. Spin searches tests/model/swap.pml, a
+model of this, for a request that is left behind.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ class SwappableKick(Doorbell):
 
     @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
-        """Wait for a ring of any doorbell that may be rung; see `Doorbell.wait`."""
+        """Wait for a ring of any doorbell that may be rung; see `Doorbell.wait`.
+
+        Cancelled, it consumes no ring. A doorbell that was changed may be let go of all the same.
+        """
         if self._earlier:
             self._finish_if_moved()
         bells = self._bells
@@ -173,7 +177,9 @@ class SwappableKick(Doorbell):
     async def swap(self, maker: DoorbellMaker, owe_call: Callable[[], None]) -> None:
         """Change the doorbell, in any trio run; see `Loopback.swap`.
 
-        `owe_call` wakes drivers that sleep, once they have been told.
+        `owe_call` wakes drivers that sleep, once they have been told. Cancelled, the doorbell
+        before stays, unless nobody can ring it any more by then; the one that goes is closed as
+        soon as nobody can, by a `wait` if not at once. Raises as `Loopback.swap` does.
         """
         await trio.lowlevel.checkpoint()
         with self._lock:

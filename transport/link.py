@@ -98,7 +98,10 @@ class DeviceLink(Protocol):
     """The device's end of a link; used by one server, in one trio run."""
 
     async def next_change(self) -> Change | None:
-        """Wait for what the driver does next; None when its end is gone, or this one closed."""
+        """Wait for what the driver does next; None when its end is gone, or this one closed.
+
+        Cancelled, it has taken nothing.
+        """
         ...
 
     def set_config(self, config: bytes) -> None:
@@ -122,7 +125,8 @@ class DriverLink(Protocol):
     """The driver's end of a link.
 
     Every async method raises `NegotiationError` for what the device refuses, and
-    `trio.BrokenResourceError` when the device's end is gone.
+    `trio.BrokenResourceError` when the device's end is gone. Cancelled, a write may have been done
+    or not, and may be done later still.
     """
 
     @property

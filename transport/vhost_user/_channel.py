@@ -106,7 +106,10 @@ class Channel:
         return await self._receive(reply=None)
 
     async def reply(self, request: int, payload: Payload, fds: Sequence[int] = ()) -> None:
-        """Answer a request. The descriptors stay the caller's."""
+        """Answer a request. The descriptors stay the caller's.
+
+        Cancelled before a byte of it was sent, it had no effect; later, the channel is closed.
+        """
         await self._send(request, Flags.REPLY, payload, fds)
 
     async def acknowledge(self, incoming: Incoming, value: int = 0) -> None:
@@ -123,6 +126,9 @@ class Channel:
 
         Several tasks may ask at once, they take turns. The descriptors stay the caller's. Raises
         `NegotiationError` if the peer refuses.
+
+        Cancelled before a byte of it was sent, it had no effect; later, the channel is closed: the
+        peer may carry the request out, and its answer would be taken for that to the next one.
         """
         row = self._table[request]
         async with self._asking:
