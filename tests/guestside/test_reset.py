@@ -129,11 +129,20 @@ async def test_a_reset_waits_until_nobody_looks_at_the_old_ring() -> None:
         nursery.start_soon(hear, trio.BrokenResourceError, driver)
         await device.next()
         await driver.reset()
-        nursery.start_soon(driver.request, b"new")
+        answers: list[bytes] = []
+
+        async def ask() -> None:
+            answers.append(await driver.request(b"new", 3))
+
+        nursery.start_soon(ask)
         while (request := await device.next()).read() != b"new":
             pass  # from before the reset
         await turns(200)
-        request.reply()
+        rings = link.call(0).statistics().rings
+        request.reply(b"yes")
+
+        assert link.call(0).statistics().rings == rings + 1
+    assert answers == [b"yes"]
 
 
 async def test_resets_under_load(doorbell: type[Doorbell], rng: random.Random) -> None:
