@@ -110,6 +110,6 @@ class AsyncLoadDriver(_Loader, Driver):
             while not self.link.gone:
                 await self._changed()
         except trio.BrokenResourceError:
-            pass
+            pass  # it went while this waited
         finally:
             self.stop_load()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -209,6 +209,13 @@ async def back_channel(frontend: Frontend) -> Channel:
     with theirs:
         await frontend.ask(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
     return Channel(ours, BACKEND_REQUESTS)
+
+
+async def hear(sock: trio.socket.SocketType) -> None:
+    """Read answers, and throw them away, until the backend closes."""
+    with suppress(ConnectionResetError):  # it closed with messages of ours that it had not read
+        while await sock.recv(4096):
+            pass
 
 
 def open_files() -> int:

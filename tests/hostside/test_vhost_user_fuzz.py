@@ -39,6 +39,7 @@ from tests.hostside.frontend import (
     USER,
     Frontend,
     attached,
+    hear,
     open_files,
     pair,
 )
@@ -109,15 +110,6 @@ def descriptors(frontend: Frontend) -> Generator[dict[str, int]]:
         fds = [frontend.region.fd, queue.kick.fileno(), queue.call.fileno(), ends[2], ends[0]]
         fds += [stream[0].fileno(), datagram[0].fileno(), ends[3], ends[4]]
         yield dict(zip(KINDS, fds, strict=True))
-
-
-async def hear(sock: trio.socket.SocketType) -> None:
-    """Read answers until the backend closes."""
-    try:
-        while (await sock.recvmsg(4096, 0))[0]:
-            pass
-    except OSError:
-        pass
 
 
 async def say(sock: trio.socket.SocketType, said: Sequence[Said], fds: dict[str, int]) -> None:

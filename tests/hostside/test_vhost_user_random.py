@@ -19,6 +19,7 @@ from tests.hostside.frontend import (
     USER,
     Frontend,
     attached,
+    hear,
     open_files,
     pair,
 )
@@ -62,15 +63,6 @@ def some_message(rng: random.Random, frontend: Frontend) -> tuple[bytes, list[in
     count = rng.choice((row.fds[0], row.fds[1], rng.randrange(4)))
     flags = Flags.VERSION | Flags.NEED_REPLY  # whatever is refused then leaves the connection open
     return Header(row.id, flags, len(data)).to_bytes() + data, rng.choices(kinds, k=min(8, count))
-
-
-async def hear(sock: trio.socket.SocketType) -> None:
-    """Read answers until the backend closes."""
-    try:
-        while await sock.recv(4096):
-            pass
-    except OSError:
-        pass
 
 
 async def babble(rng: random.Random, frontend: Frontend, sock: trio.socket.SocketType) -> None:

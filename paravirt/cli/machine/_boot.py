@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -78,11 +78,9 @@ class Lines:
 
     async def follow(self, machine: Machine) -> None:
         """Take lines until the guest ends."""
-        try:
+        with suppress(trio.EndOfChannel):  # said by a console whose guest has ended
             while True:
                 self.add(await machine.console.line())
-        except trio.EndOfChannel:
-            pass
 
     def add(self, line: str) -> None:
         """Take one line."""
