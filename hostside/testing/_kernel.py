@@ -44,14 +44,19 @@ async def fetch_kernel(name: str | None = None, report: Report = say_nothing) ->
 
     Raises `GuestError` if it cannot be had. Cancelled, it leaves nothing behind.
     """
-    if platform.machine() != MACHINE:
-        raise GuestError(f"guests are made for {MACHINE} only, and this is {platform.machine()}")
+    check_machine()
     chosen = cache_folder() / f"kernel-{name or 'default'}"
     if chosen.is_dir():
         return await trio.to_thread.run_sync(_unpacked, chosen)
     unpacked = await fetch(await _resolve(name), report)
     _link(chosen, unpacked)
     return await trio.to_thread.run_sync(_unpacked, unpacked)
+
+
+def check_machine() -> None:
+    """Raise `GuestError` on a machine that no guest is made for."""
+    if platform.machine() != MACHINE:
+        raise GuestError(f"guests are made for {MACHINE} only, and this is {platform.machine()}")
 
 
 def _link(path: Path, target: Path) -> None:

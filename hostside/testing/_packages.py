@@ -9,11 +9,14 @@ import subprocess
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from ._errors import GuestError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ("Report",)
 
@@ -44,8 +47,14 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "paravirt" / "vm"
 
 
-async def fetch(package: str, report: Report = say_nothing) -> Path:
+async def fetch(
+    package: str,
+    report: Report = say_nothing,
+    parts: Callable[[], Awaitable[Sequence[str]]] | None = None,
+) -> Path:
     """Return the folder with an unpacked package, which is fetched if it is not there yet.
+
+    `parts` names the packages to unpack in it, if it is not that one alone.
 
     Raises `GuestError` if it cannot be had. Cancelled, it leaves nothing behind. Of two processes
     that fetch the same one, both do, and the first one's is kept.
@@ -62,8 +71,9 @@ async def fetch(package: str, report: Report = say_nothing) -> Path:
         ) from error
     with work as name:
         folder = Path(name)
-        await _download(package, folder, report)
-        await ask("dpkg", "-x", str(_only_file(folder)), str(folder / "tree"))
+        await _download(package, await parts() if parts else [package], folder, report)
+        for file in os.listdir(folder):
+            await ask("dpkg", "-x", str(folder / file), str(folder / "tree"))
         _keep(folder / "tree", unpacked)
     report(package, 100.0)
     return unpacked
@@ -81,11 +91,6 @@ async def ask(*command: str, check: bool = True) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _only_file(folder: Path) -> Path:
-    (found,) = folder.iterdir()
-    return found
-
-
 def _keep(tree: Path, unpacked: Path) -> None:
     try:
         tree.rename(unpacked)
@@ -94,9 +99,9 @@ def _keep(tree: Path, unpacked: Path) -> None:
             raise
 
 
-async def _download(package: str, folder: Path, report: Report) -> None:
-    """Fetch a package into a folder, and tell how far it is."""
-    command = ("apt-get", "-q", "-o", "APT::Status-Fd=1", "download", package)
+async def _download(what: str, packages: Sequence[str], folder: Path, report: Report) -> None:
+    """Fetch packages into a folder, and tell how far `what` is."""
+    command = ("apt-get", "-q", "-o", "APT::Status-Fd=1", "download", *packages)
     said = bytearray()
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
@@ -109,11 +114,11 @@ async def _download(package: str, folder: Path, report: Report) -> None:
                 check=False,
             )
         )
-        report(package, 0.0)
+        report(what, 0.0)
         async for piece in process.stdout:
             said += piece
             for percent in DOWNLOADED.findall(piece):
-                report(package, float(percent))
+                report(what, float(percent))
     if process.returncode:
         raise _failure(command, bytes(said))
 
@@ -122,7 +127,7 @@ def _command(command: tuple[str, ...]) -> list[str]:
     program = shutil.which(command[0])
     if program is None:
         raise GuestError(
-            f"no {command[0]} here: kernels come from Debian's packages, so this needs Debian"
+            f"no {command[0]} here: what is missing comes from Debian's packages, and needs Debian"
         )
     return [program, *command[1:]]
 

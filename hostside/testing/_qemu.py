@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
-from ._errors import GuestError
 from ._setup import PORT
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ()  # of use to this room only
 
-PROGRAM = "qemu-system-x86_64"
 KVM = Path("/dev/kvm")
 ORDINARY = (Path("/sys/module/kvm_intel"), Path("/sys/module/kvm_amd"))
 """The kernel's modules for hardware that runs a guest's kernel. Others (kvm-pvm, in a virtual
@@ -97,14 +94,6 @@ class Machine(msgspec.Struct, frozen=True):
         if self.notify == "pio":
             parts.append("modern-pio-notify=on")
         return [*options, "-device", ",".join(filter(None, parts))]
-
-
-def find_qemu() -> str:
-    """Return the path of QEMU. Raises `GuestError` if there is none."""
-    found = shutil.which(PROGRAM)
-    if found is None:
-        raise GuestError(f"no {PROGRAM} here: apt-get install qemu-system-x86")
-    return found
 
 
 def best_accelerator(kvm: Path = KVM, ordinary: Sequence[Path] = ORDINARY) -> Accelerator:

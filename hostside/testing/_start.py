@@ -13,16 +13,17 @@ import trio
 from ..vhost_user import serve_vhost_user
 from ._agent import Agent
 from ._attach import type_of
+from ._emulator import Emulator, find_emulator
 from ._guest import Guest
-from ._kernel import Kernel, fetch_kernel
+from ._kernel import Kernel, check_machine, fetch_kernel
 from ._monitor import Monitor
 from ._programs import find_busybox, with_libraries
-from ._qemu import Machine, best_accelerator, find_qemu
+from ._qemu import Machine, best_accelerator
 from ._root import root_archive
 from ._wires import Wires
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from .._device import Device
     from ._linux import LinuxGuest
@@ -37,10 +38,10 @@ async def running(settings: LinuxGuest) -> AsyncGenerator[Guest]:
     machine = _machine(settings)
     with tempfile.TemporaryDirectory(prefix="paravirt-guest-") as folder:
         archive = Path(folder) / "root.cpio"
-        command = await _prepare(settings, machine, archive)
+        emulator = await _prepare(settings, machine, archive)
         async with trio.open_nursery() as nursery:
             try:
-                async with _process(settings, machine, command, nursery) as guest:
+                async with _process(settings, machine, emulator, nursery) as guest:
                     if settings.incoming is None:
                         await guest.ready()
                         archive.unlink(missing_ok=True)  # QEMU has read it
@@ -65,15 +66,16 @@ def _machine(settings: LinuxGuest) -> Machine:
 
 
 async def fetch_parts(settings: LinuxGuest) -> Kernel:
-    """Fetch what is missing and return the kernel; see `LinuxGuest.fetch`."""
-    find_qemu()
+    """Fetch what is missing, QEMU too, and return the kernel; see `LinuxGuest.fetch`."""
+    check_machine()
+    await find_emulator(settings.report)
     await find_busybox(settings.report)
     kernel = settings.kernel
     return kernel if isinstance(kernel, Kernel) else await fetch_kernel(kernel, settings.report)
 
 
-async def _prepare(settings: LinuxGuest, machine: Machine, archive: Path) -> list[str]:
-    """Get all that is needed, and return QEMU's command line without what is attached."""
+async def _prepare(settings: LinuxGuest, machine: Machine, archive: Path) -> Emulator:
+    """Get all that is needed, and return QEMU with its options, without what is attached."""
     kernel = await fetch_parts(settings)
     busybox = await find_busybox(settings.report)
     drivers = [name for device in settings.devices for name in type_of(device).modules]
@@ -81,21 +83,20 @@ async def _prepare(settings: LinuxGuest, machine: Machine, archive: Path) -> lis
     content = root_archive(kernel, busybox, [*drivers, *settings.modules], files)
     await trio.Path(archive).write_bytes(content)
     boot = ["-kernel", str(kernel.image), "-initrd", str(archive)]
-    return [
-        *(find_qemu(), *machine.options(), *boot),
-        *("-append", f"{machine.parameters()} {settings.parameters}"),
-    ]
+    append = ["-append", f"{machine.parameters()} {settings.parameters}"]
+    found = await find_emulator(settings.report)
+    return found._replace(command=(*found.command, *machine.options(), *boot, *append))
 
 
 @asynccontextmanager
 async def _process(
-    settings: LinuxGuest, machine: Machine, command: list[str], nursery: trio.Nursery
+    settings: LinuxGuest, machine: Machine, emulator: Emulator, nursery: trio.Nursery
 ) -> AsyncGenerator[Guest]:
     """Run QEMU with all that is attached to it; it is killed when this is left."""
     with Wires() as wires:
         stream, fd = wires.add()
         agent = Agent(stream)
-        command += machine.agent(fd)
+        command = [*emulator.command, *machine.agent(fd)]
         stream, fd = wires.add()
         monitor = Monitor(stream)
         command += machine.monitor(fd)
@@ -106,7 +107,7 @@ async def _process(
             command += machine.attach(number, fd, type_of(device), len(device.queue_sizes))
         if settings.incoming is not None:
             command += ["-incoming", settings.incoming]
-        process = await _spawn([*command, *settings.arguments], wires.fds)
+        process = await _spawn([*command, *settings.arguments], emulator.environment, wires.fds)
         try:
             wires.hand_over()
             guest = Guest(process, agent, monitor)
@@ -121,13 +122,16 @@ async def _process(
                 await process.wait()
 
 
-async def _spawn(command: list[str], fds: tuple[int, ...]) -> trio.Process:
+async def _spawn(
+    command: list[str], environment: Mapping[str, str] | None, fds: tuple[int, ...]
+) -> trio.Process:
     return await trio.lowlevel.open_process(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=fds,
+        env=environment,
     )
 
 

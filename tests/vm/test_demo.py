@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,9 +117,51 @@ def test_signal_ends_the_guest_and_leaves_nothing(
     assert not guests_with(folder)
 
 
-def test_without_qemu_the_demo_says_what_to_install(
+def hide_qemu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have neither the path nor apt know of QEMU, and keep what is fetched apart.
+
+    Returns the folder for that, which has the kernels.
+    """
+    programs, cache = folder / "bin", folder / "cache"
+    programs.mkdir()
+    for place in map(Path, os.environ["PATH"].split(os.pathsep)):
+        for path in place.glob("*"):
+            if not path.name.startswith("qemu"):
+                with suppress(FileExistsError):  # an earlier folder's counts
+                    (programs / path.name).symlink_to(path)
+    cache.mkdir()
+    for path in Path(os.environ["PARAVIRT_VM"]).iterdir():
+        (cache / path.name).symlink_to(path)
+    installed = Path("/var/lib/dpkg/status").read_text().split("\n\n")
+    theirs = ("Package: qemu", "Package: seabios\n", "Package: ipxe-qemu\n")
+    left = [package for package in installed if not package.startswith(theirs)]
+    (folder / "status").write_text("\n\n".join(left))
+    (folder / "apt.conf").write_text(f'Dir::State::status "{folder}/status";')
+    monkeypatch.setenv("APT_CONFIG", str(folder / "apt.conf"))
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("PARAVIRT_VM", str(cache))
+    return cache
+
+
+def test_without_qemu_it_is_fetched_with_all_that_it_takes(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = hide_qemu(tmp_path, monkeypatch)
+    disk = image(tmp_path / "disk.img", 1 << 20)
+
+    ended = command(capfd, "demo", disk, "--guest", "--json", "--doorbell", "direct")
+
+    assert ended.code == 0, ended.err
+    assert msgspec.json.decode(ended.out, type=Document).ok
+    fetched = cache / "qemu-system-x86" / "usr"
+    assert (fetched / "bin" / "qemu-system-x86_64").is_file()
+    assert (fetched / "share" / "seabios").is_dir()
+
+
+def test_without_qemu_and_apt_the_demo_says_what_to_install(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
 
-    assert "apt-get install qemu-system-x86" in refused(capfd, "demo", "--guest")
+    line = refused(capfd, "demo", "--guest")
+    assert "no qemu-system-x86_64 here, and no apt-get to fetch it with" in line

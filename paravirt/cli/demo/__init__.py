@@ -59,8 +59,8 @@ def demo(
     IMAGE is any file or block device. It is only read: a scratch copy, in the folder for temporary
     files (TMPDIR), takes the writes. Without IMAGE an ext4 image with real files is made.
 
-    With --guest, Debian's kernel, and a busybox if there is none, are fetched the first time by
-    `apt-get download`, into ~/.cache/paravirt/vm or the folder that PARAVIRT_VM names.
+    With --guest, Debian's kernel, and QEMU and a busybox if there is none, are fetched the first
+    time by `apt-get download`, into ~/.cache/paravirt/vm or the folder that PARAVIRT_VM names.
     """
     from ._show import show  # needs the C core, which `doctor` does without
 
