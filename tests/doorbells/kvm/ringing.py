@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
+from contextlib import closing
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from paravirt.doorbells.kvm import Vendor
+from paravirt.doorbells.testing import check_doorbell
+from paravirt.hostside.machine import Machine
 from paravirt.hostside.machine._exits import Exits
 from paravirt.hostside.machine._faults import raise_for
 from paravirt.hostside.machine._kvm import lib
@@ -16,8 +20,8 @@ from tests.tools import need
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from paravirt.doorbells import Doorbell
     from paravirt.doorbells.kvm import GuestBell
-    from paravirt.hostside.machine import Machine
 
 SOURCE = """
 #include "doorbell.h"
@@ -88,3 +92,36 @@ class RingingGuest:
     def text(self) -> bytes:
         """Return what is in memory of its code now."""
         return bytes(self._machine.memory.view(lib.PV_PAYLOAD, 4096)[0])
+
+
+async def check_contract(kind: type[GuestBell], elf: Path, *, ring: int) -> None:
+    """Hold a kind of doorbell to the contract of all, rung by a guest in one of the CPU's rings."""
+    async with Machine(ring=ring) as machine:
+        guest = RingingGuest(machine, elf)
+
+        def make() -> Doorbell:
+            bell = kind()
+            guest.attach(bell)
+            return bell
+
+        await check_doorbell(make, lambda _: guest.ring())
+
+
+async def check_count(
+    kind: type[GuestBell], elf: Path, *, ring: int, count: int, leaves: bool
+) -> None:
+    """Check that so many kicks are heard, that each or none leaves the kernel, and the text stays.
+
+    The guest picks the instruction by CPUID, so KVM has nothing to rewrite.
+    """
+    async with Machine(ring=ring) as machine:
+        guest = RingingGuest(machine, elf)
+        before = guest.text()
+        with closing(kind()) as bell:
+            guest.attach(bell)
+            guest.ring(count)
+
+            assert os.eventfd_read(bell.fileno()) == count
+        assert guest.text() == before
+        assert machine.statistics().kicks == (count if leaves else 0)
+        assert machine.statistics().stray == 0

@@ -17,16 +17,13 @@ from paravirt.doorbells.kvm import (
     PioIoeventfd,
     Vmport,
 )
-from paravirt.doorbells.testing import check_doorbell
 from paravirt.hostside.machine import Machine
 from tests.tools import need_kvm
 
-from .ringing import RingingGuest, build
+from .ringing import RingingGuest, build, check_contract, check_count
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from paravirt.doorbells import Doorbell
 
 BY_WRITE = [kind for kind in GUEST_KINDS if not kind.name.startswith("hypercall")]
 BY_EXIT = (PioExit, MmioExit, Vmport)
@@ -50,29 +47,13 @@ async def test_rung_by_the_guests_own_code_it_keeps_the_contract(
     kind: type[GuestBell], elf: Path
 ) -> None:
     """In ring 3, where this code runs at the CPU's own speed whatever the host."""
-    async with Machine(ring=3) as machine:
-        guest = RingingGuest(machine, elf)
-
-        def make() -> Doorbell:
-            bell = kind()
-            guest.attach(bell)
-            return bell
-
-        await check_doorbell(make, lambda _: guest.ring())
+    await check_contract(kind, elf, ring=3)
 
 
 @each
 @pytest.mark.parametrize("ring", [0, 3])
 async def test_each_of_many_kicks_is_heard(kind: type[GuestBell], ring: int, elf: Path) -> None:
-    async with Machine(ring=ring) as machine:
-        guest = RingingGuest(machine, elf)
-        with closing(kind()) as bell:
-            guest.attach(bell)
-            guest.ring(MANY)
-
-            assert os.eventfd_read(bell.fileno()) == MANY
-        assert machine.statistics().kicks == (MANY if kind in BY_EXIT else 0)
-        assert machine.statistics().stray == 0
+    await check_count(kind, elf, ring=ring, count=MANY, leaves=kind in BY_EXIT)
 
 
 async def test_the_guest_tells_which_bell_it_rang_last(elf: Path) -> None:

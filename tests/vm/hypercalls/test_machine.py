@@ -17,16 +17,13 @@ from paravirt.doorbells.kvm import (
     Vendor,
     XenEvtchn,
 )
-from paravirt.doorbells.testing import check_doorbell
 from paravirt.guestside import payload
 from paravirt.hostside.machine import GuestFault, Machine
-from tests.doorbells.kvm.ringing import RingingGuest, build
+from tests.doorbells.kvm.ringing import RingingGuest, build, check_contract, check_count
 from tests.hostside.machine.playing import echo, echoing, play
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from paravirt.doorbells import Doorbell
 
 pytestmark = pytest.mark.hypercall
 IN_THE_KERNEL = (HyperV, XenEvtchn)
@@ -50,32 +47,14 @@ def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_rung_by_the_guests_own_code_it_keeps_the_contract(
     kind: type[GuestBell], elf: Path
 ) -> None:
-    async with Machine(ring=0) as machine:
-        guest = RingingGuest(machine, elf)
-
-        def make() -> Doorbell:
-            bell = kind()
-            guest.attach(bell)
-            return bell
-
-        await check_doorbell(make, lambda _: guest.ring())
+    await check_contract(kind, elf, ring=0)
 
 
 @each
 async def test_each_of_many_kicks_is_heard_and_the_text_stays(
     kind: type[GuestBell], elf: Path
 ) -> None:
-    """The guest picks the instruction by CPUID, so KVM has nothing to rewrite."""
-    async with Machine(ring=0) as machine:
-        guest = RingingGuest(machine, elf)
-        before = guest.text()
-        with closing(kind()) as bell:
-            guest.attach(bell)
-            guest.ring(MANY)
-
-            assert os.eventfd_read(bell.fileno()) == MANY
-        assert guest.text() == before
-        assert machine.statistics().kicks == (0 if kind in IN_THE_KERNEL else MANY)
+    await check_count(kind, elf, ring=0, count=MANY, leaves=kind not in IN_THE_KERNEL)
 
 
 @pytest.mark.parametrize("last", IN_THE_KERNEL, ids=lambda kind: kind.name)
