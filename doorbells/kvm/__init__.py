@@ -29,3 +29,4 @@ from ._ioeventfd import (
 )
 from ._kinds import GUEST_KINDS as GUEST_KINDS, default_kind as default_kind
 from ._probe import probe as probe
+from .trial import API_VERSION as API_VERSION, why_closed as why_closed

@@ -8,6 +8,8 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from paravirt.doorbells.kvm import API_VERSION, why_closed
+
 from ._errors import KvmUnavailable
 from ._ioctl import ioctl
 from ._kvm import lib
@@ -16,7 +18,6 @@ __all__ = ()  # of use to this room only
 
 DEVICE: Final = "/dev/kvm"
 ARCHITECTURE: Final = "x86_64"
-_API_VERSION: Final = 12  # the only one since Linux 2.6.22
 
 Ask = Callable[[str], int]
 """Returns what KVM answers about one capability, by name; 0 for one that it lacks."""
@@ -58,35 +59,20 @@ def check_architecture(name: str) -> None:
         raise KvmUnavailable(errno.ENOTSUP, text)
 
 
-def why_closed(device: str, error: OSError) -> str:
-    """Say in one line why the device cannot be opened, and what to do."""
-    match error.errno:
-        case errno.ENOENT | errno.ENXIO | errno.ENODEV:
-            return (
-                f"no {device}: load kvm_intel or kvm_amd; inside a virtual machine, ask its host "
-                "for nested virtualization"
-            )
-        case errno.EACCES | errno.EPERM:
-            return f"{device} is not yours to open: sudo usermod -aG kvm $USER, then log in again"
-        case _:
-            return f"{device} cannot be opened ({error.strerror}): look into dmesg"
-
-
 def check_kvm(device: str, ask: Ask, fd: int) -> None:
     """Refuse what is no KVM, or one that lacks something."""
     try:
         version = ioctl(fd, "KVM_GET_API_VERSION")
     except OSError as error:
-        text = f"{device} is no KVM ({os.strerror(error.errno or 0)}): look into dmesg"
-        raise KvmUnavailable(error.errno, text) from None
+        raise KvmUnavailable(error.errno, why_closed(device, error)) from None
     check_version(version)
     check_capabilities(ask)
 
 
 def check_version(version: int) -> None:
     """Refuse a KVM of another interface."""
-    if version != _API_VERSION:
-        text = f"KVM's interface has version {version}, not {_API_VERSION}: update the kernel"
+    if version != API_VERSION:
+        text = f"KVM's interface has version {version}, not {API_VERSION}: update the kernel"
         raise KvmUnavailable(errno.ENOTSUP, text)
 
 

@@ -13,3 +13,4 @@ from ._abi import (
     enable_exit_hypercall as enable_exit_hypercall,
 )
 from ._child import main as main
+from ._device import API_VERSION as API_VERSION, why_closed as why_closed

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sys
 
+from ._device import API_VERSION, GET_API_VERSION, why_closed
 from ._kinds import Refused, Trial, trials
 
 __all__ = ("main",)
-
-_GET_API_VERSION = 0xAE00
-_API_VERSION = 12  # the only one since Linux 2.6.22
 
 
 def main() -> None:
@@ -37,24 +34,12 @@ def main() -> None:
 def _open(device: str) -> int:
     try:
         kvm = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-        version = fcntl.ioctl(kvm, _GET_API_VERSION, 0)
+        version = fcntl.ioctl(kvm, GET_API_VERSION, 0)
     except OSError as error:
-        raise Refused(_why_closed(device, error)) from error
-    if version != _API_VERSION:
-        raise Refused(f"{device} has version {version} of KVM's interface, not {_API_VERSION}")
+        raise Refused(why_closed(device, error)) from error
+    if version != API_VERSION:
+        raise Refused(f"{device} has version {version} of KVM's interface, not {API_VERSION}")
     return kvm
-
-
-def _why_closed(device: str, error: OSError) -> str:
-    match error.errno:
-        case errno.ENOENT | errno.ENXIO | errno.ENODEV:
-            return f"no {device}"
-        case errno.EACCES | errno.EPERM:
-            return f"no permission to open {device}"
-        case errno.ENOTTY:
-            return f"{device} is no KVM"
-        case _:
-            return f"{device} cannot be used: {error.strerror}"
 
 
 def _outcome(trial: Trial, kvm: int) -> tuple[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+from paravirt.doorbells.kvm import API_VERSION, why_closed
 
 from ._check import Check
 
@@ -14,7 +15,6 @@ DEVICE = Path("/dev/kvm")
 
 _GET_API_VERSION = 0xAE00  # linux/kvm.h
 _CHECK_EXTENSION = 0xAE03
-_API_VERSION = 12  # the only one since Linux 2.6.22
 
 _IRQFD = 32
 _IOEVENTFD = 36
@@ -38,37 +38,23 @@ def kvm_checks(device: Path = DEVICE) -> list[Check]:
     try:
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        return _unknown(why_closed(device, error))
+        return _unknown(why_closed(str(device), error))
     try:
         version = fcntl.ioctl(fd, _GET_API_VERSION, 0)
         opened = Check("kvm-device", True, f"{device} can be opened")
         found = capability_checks(lambda number: fcntl.ioctl(fd, _CHECK_EXTENSION, number))
         return [opened, check_version(version), *found]
     except OSError as error:
-        return _unknown(f"{device} is no KVM ({error.strerror}): look into dmesg")
+        return _unknown(why_closed(str(device), error))
     finally:
         os.close(fd)
 
 
-def why_closed(device: Path, error: OSError) -> str:
-    """Say why the device cannot be opened, and what to do."""
-    match error.errno:
-        case errno.ENOENT | errno.ENXIO | errno.ENODEV:
-            return (
-                f"no {device}: load kvm_intel or kvm_amd; inside a virtual machine, ask its host "
-                "for nested virtualization"
-            )
-        case errno.EACCES | errno.EPERM:
-            return f"{device} is not yours to open: sudo usermod -aG kvm $USER, then log in again"
-        case _:
-            return f"{device} cannot be opened ({error.strerror}): look into dmesg"
-
-
 def check_version(version: int) -> Check:
     """Check the version of the interface."""
-    if version == _API_VERSION:
+    if version == API_VERSION:
         return Check("kvm-api", True, f"version {version}")
-    return Check("kvm-api", False, f"version {version}, not {_API_VERSION}: update the kernel")
+    return Check("kvm-api", False, f"version {version}, not {API_VERSION}: update the kernel")
 
 
 def capability_checks(ask: Ask) -> list[Check]:

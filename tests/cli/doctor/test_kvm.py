@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
 
-from paravirt.cli.doctor._kvm import capability_checks, check_version, kvm_checks, why_closed
+from paravirt.cli.doctor._kvm import capability_checks, check_version, kvm_checks
 from tests.tools import need_kvm
 
 IRQFD, IOEVENTFD, XEN, HYPERV, SYNIC, HYPERV_EVENTFD, HYPERCALL = 32, 36, 38, 44, 123, 154, 201
@@ -69,12 +68,6 @@ def test_something_else_in_its_place_is_no_kvm() -> None:
     assert not device.available
     assert "is no KVM" in device.reason
     assert [check.name for check in others] == ["kvm-api", *NAMES]
-
-
-def test_missing_right_names_the_group() -> None:
-    reason = why_closed(Path("/dev/kvm"), OSError(errno.EACCES, "Permission denied"))
-
-    assert "usermod -aG kvm" in reason
 
 
 def test_other_version_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from paravirt.doorbells.kvm import GUEST_KINDS, probe
+from paravirt.doorbells.kvm import GUEST_KINDS, probe, why_closed
 from paravirt.doorbells.kvm._probe import refusal, try_all
 from tests.tools import need_kvm
 
@@ -84,9 +85,10 @@ def test_writes_of_a_guest_are_heard_where_kvm_is(device: str) -> None:
 
 
 def test_without_the_device_all_are_refused_for_that() -> None:
-    found = try_all("/nonexistent/kvm")
+    device = "/nonexistent/kvm"
+    found = try_all(device)
 
-    assert {row.reason for row in found} == {"no /nonexistent/kvm"}
+    assert {row.reason for row in found} == {why_closed(device, OSError(errno.ENOENT, ""))}
     assert not any(row.available for row in found)
 
 
@@ -96,15 +98,17 @@ def test_without_permission_all_are_refused_for_that(tmp_path: Path) -> None:
     try:
         os.close(os.open(device, os.O_RDWR))
     except PermissionError:
-        reason = f"no permission to open {device}"
+        reason = f"{device} is not yours to open: sudo usermod -aG kvm $USER, then log in again"
     else:
-        reason = f"{device} is no KVM"  # root may open everything
+        reason = f"{device} is no KVM: look into dmesg"  # root may open everything
 
     assert {row.reason for row in try_all(str(device))} == {reason}
 
 
 def test_a_device_that_is_no_kvm_is_refused() -> None:
-    assert {row.reason for row in try_all("/dev/null")} == {"/dev/null is no KVM"}
+    reasons = {row.reason for row in try_all("/dev/null")}
+
+    assert reasons == {"/dev/null is no KVM: look into dmesg"}
 
 
 @pytest.mark.kvm
