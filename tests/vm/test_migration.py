@@ -11,16 +11,20 @@ import trio
 
 from paravirt.hostside import Block
 from paravirt.hostside.vhost_user import serve_vhost_user
+from tests.cli.serve.serving import served_by_command
 from tests.disks import content, image
 from tests.vm.moving_disk import MovingDisk
 from tests.vm.qmp import Qmp, monitor, monitored
 from tests.vm.qtest import machine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from tests.vm.qtest import Qtest
+
+    Serve = Callable[[Path, Path], AbstractAsyncContextManager[None]]
 
 pytestmark = pytest.mark.qemu
 
@@ -37,17 +41,30 @@ SLOW, FAST = 1 << 20, 1 << 30
 
 
 @asynccontextmanager
-async def side(folder: Path, path: Path, *options: str) -> AsyncGenerator[tuple[Qtest, Qmp]]:
-    """Run one backend and one QEMU on an image."""
-    socket, monitor_at = str(folder / "disk.sock"), str(folder / "qmp.sock")
-    attached = ["-chardev", f"socket,id=c0,path={socket}", "-device", "vhost-user-blk,chardev=c0"]
-    async with trio.open_nursery() as nursery, monitored(monitor_at) as listener:
+async def served_here(path: Path, socket: Path) -> AsyncGenerator[None]:
+    """Serve an image in this process."""
+    async with trio.open_nursery() as nursery:
         with Block(path, migratable=True) as disk:
             await nursery.start(serve_vhost_user, disk, socket)
-            options = (*attached, "-qmp", f"unix:{monitor_at}", *options)
-            async with machine(folder, *options) as bus, monitor(listener) as qmp:
-                yield bus, qmp
+            yield
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def side(
+    folder: Path, path: Path, serve: Serve, *options: str
+) -> AsyncGenerator[tuple[Qtest, Qmp]]:
+    """Run one backend and one QEMU on an image."""
+    socket, monitor_at = folder / "disk.sock", str(folder / "qmp.sock")
+    attached = ["-chardev", f"socket,id=c0,path={socket}", "-device", "vhost-user-blk,chardev=c0"]
+    options = (*attached, "-qmp", f"unix:{monitor_at}", *options)
+    async with (
+        serve(path, socket),
+        monitored(monitor_at) as listener,
+        machine(folder, *options) as bus,
+        monitor(listener) as qmp,
+    ):
+        yield bus, qmp
 
 
 def folders(parent: Path) -> list[Path]:
@@ -101,18 +118,24 @@ async def migrate(qmp: Qmp, where: str, load: Load) -> None:
             scope.cancel()
 
 
+def served_apart(path: Path, socket: Path) -> AbstractAsyncContextManager[None]:
+    """Serve an image by the command line."""
+    return served_by_command(path, socket, "--migratable")
+
+
+@pytest.mark.parametrize("serve", [served_here, served_apart])
 async def test_guest_without_a_kernel_keeps_all_that_its_disk_wrote(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], serve: Serve
 ) -> None:
     """What a backend writes to guest memory behind QEMU's back is copied: dirty log, used ring."""
     path = image(tmp_path / "disk.img", 32 << 20)
     where = f"unix:{tmp_path}/migration.sock"
     one, two = folders(tmp_path)
-    async with side(one, path) as (bus, qmp):
+    async with side(one, path, serve) as (bus, qmp):
         load = Load(await MovingDisk.find(bus))
         await load.disk.start(ALL)
         await load.run(LEAST)
-        async with side(two, path, "-incoming", where) as (other, _):
+        async with side(two, path, serve, "-incoming", where) as (other, _):
             await migrate(qmp, where, load)
             during = load.done - LEAST
             await load.disk.go_on(other)

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-import trio
 
 from paravirt.cli.serve._terms import parse_terms
 from paravirt.guestside.block import BlockDriver
 from paravirt.guestside.vhost_user import connect_vhost_user
 from paravirt.transport.vhost_user import Dialect, ProtocolFeature
 from tests.cli.commands import command, refused
+from tests.cli.serve.serving import served_by_command
 from tests.disks import image
-from tests.guestside.backend import ready
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,22 +86,13 @@ def test_feature_on_demand_is_offered_at_its_bit() -> None:
 
 async def test_frontend_agrees_on_what_was_asked_for(disk: Path, tmp_path: Path) -> None:
     path = tmp_path / "disk.sock"
-    line = ["serve", "block", str(disk), "--socket-path", str(path), "--also", "gpa-addresses=33"]
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "paravirt", *line], stderr=subprocess.DEVNULL
-    )
-    try:
-        await ready(process, path)
-        async with (
-            connect_vhost_user(path, dialect=Dialect(gpa_addresses=33)) as link,
-            BlockDriver(link) as driver,
-        ):
-            assert ProtocolFeature.GPA_ADDRESSES in link.session.agreed
-            assert await driver.read(0, 512) == bytes(512)
-    finally:
-        process.terminate()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    async with (
+        served_by_command(disk, path, "--also", "gpa-addresses=33"),
+        connect_vhost_user(path, dialect=Dialect(gpa_addresses=33)) as link,
+        BlockDriver(link) as driver,
+    ):
+        assert ProtocolFeature.GPA_ADDRESSES in link.session.agreed
+        assert await driver.read(0, 512) == bytes(512)
 
 
 @pytest.mark.parametrize(
