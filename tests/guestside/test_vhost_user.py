@@ -14,7 +14,12 @@ from paravirt.doorbells import Polling
 from paravirt.guestside import DeviceNeedsReset, Driver, SyncDriver
 from paravirt.guestside.vhost_user import VhostUserLink, connect_vhost_user
 from paravirt.transport import ConfigSpace, NegotiationError, PeerError
-from paravirt.transport.vhost_user import BackendRequest, ProtocolFeature as Has, Request
+from paravirt.transport.vhost_user import (
+    BACKEND_REQUESTS,
+    BackendRequest,
+    ProtocolFeature as Has,
+    Request,
+)
 from paravirt.transport.vhost_user.payloads import EMPTY, Number, VringFile
 
 from .backend import Scripted
@@ -141,6 +146,23 @@ async def test_change_of_the_configuration_is_noticed(path: Path) -> None:
 
         await link.changed.wait()
         assert (await link.read_config(0, 0))[1] == 1
+
+
+async def test_descriptor_over_the_back_channel_is_refused_and_closed(path: Path) -> None:
+    """BACKEND_SEND_FD was not agreed on, and nothing that carries one is done here."""
+    backend = Scripted(path, Has.BACKEND_REQ | Has.REPLY_ACK)
+    async with backend.listening(), connect(path) as link:
+        await link.session.ask(Request.GET_FEATURES)  # so that all before it has arrived
+        assert backend.back is not None
+        before = open_fds()
+        for request in BackendRequest.SHMEM_MAP, BackendRequest.VRING_HOST_NOTIFIER_MSG:
+            kind = BACKEND_REQUESTS[request].payload
+            payload = kind.from_bytes(bytes(kind.sizes().start))
+            with pytest.raises(NegotiationError):
+                await backend.back.request(request, payload, [backend.back.fileno()])
+        await wait_all_tasks_blocked()
+
+        assert open_fds() == before
 
 
 async def test_device_that_needs_a_reset_is_noticed(path: Path) -> None:
