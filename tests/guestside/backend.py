@@ -26,7 +26,7 @@ from paravirt.transport.vhost_user.payloads import EMPTY, Inflight, Number, Payl
 from tests.tools import need
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
 
 VERSION_1 = 1 << 32
@@ -35,32 +35,40 @@ INFLIGHT = Inflight(4096, 0, 2, 64)
 """What it says of the file for what is in flight."""
 
 
-async def ready(process: trio.Process, path: Path) -> None:
-    """Wait until a program made a file; fails if it ended instead."""
-    while not await trio.Path(path).exists():
-        assert process.poll() is None, f"{process.args!r} ended with {process.returncode}"
-        await trio.sleep(0.01)
+async def hear(stream: trio.abc.ReceiveStream | None, words: bytes) -> None:
+    """Read what a program says until it says this; fails if it ends instead."""
+    assert stream is not None
+    said = b""
+    while words not in said:
+        more = await stream.receive_some()
+        assert more, f"the program ended; it had said {said!r}"
+        said += more
 
 
-@contextlib.asynccontextmanager
-async def storage_daemon(image: Path, path: Path, queues: int = 1) -> AsyncGenerator[Path]:
-    """Export an image by QEMU's storage daemon; yields the socket's path."""
+@contextlib.contextmanager
+def storage_daemon(
+    image: Path, path: Path, queues: int = 1, *, writable: bool = True
+) -> Generator[Path]:
+    """Export an image by QEMU's storage daemon; yields the socket's path.
+
+    It gets a socket that listens already, so nobody has to wait for it.
+    """
     program = need("qemu-storage-daemon", "qemu-system-common")
-    export = "type=vhost-user-blk,id=e0,node-name=d0,addr.type=unix,writable=on"
-    command = [
-        program,
-        f"--blockdev=driver=file,node-name=d0,filename={image}",
-        f"--export={export},addr.path={path},num-queues={queues}",
-        f"--pidfile={path}.pid",  # written once the export listens
-    ]
-    process = await trio.lowlevel.open_process(command)
-    try:
-        await ready(process, path.with_name(f"{path.name}.pid"))
-        yield path
-    finally:
-        process.terminate()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        fd = listener.fileno()
+        export = f"type=vhost-user-blk,id=e0,node-name=d0,addr.type=fd,addr.str={fd}"
+        options = f"writable={'on' if writable else 'off'},num-queues={queues}"
+        blockdev = f"--blockdev=driver=file,node-name=d0,filename={image}"
+        process = subprocess.Popen(
+            [program, blockdev, f"--export={export},{options}"], pass_fds=[fd]
+        )
+    with process:
+        try:
+            yield path
+        finally:
+            process.terminate()
 
 
 @contextlib.asynccontextmanager
@@ -69,15 +77,16 @@ async def network_card(path: Path) -> AsyncGenerator[Path]:
     program = need("dpdk-testpmd", "dpdk-dev librte-net-vhost23 librte-mempool-ring23")
     memory = ["--no-huge", "-m", "128", f"--file-prefix=paravirt-{path.parent.name}"]
     card = ["--no-pci", "--lcores", "0@0,1@0", "--vdev", f"net_vhost0,iface={path},queues=1"]
+    lines = ["stdbuf", "-oL", program]  # or it would keep them back, since it writes to a pipe
     forward = ["--forward-mode=io", "--total-num-mbufs=4096", "--no-mlockall", "--stats-period=60"]
     process = await trio.lowlevel.open_process(
-        [program, *memory, *card, "--", *forward],
+        [*lines, *memory, *card, "--", *forward],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     try:
-        await ready(process, path)
+        await hear(process.stdout, b"Checking link statuses")  # of ports that were started
         yield path
     finally:
         process.terminate()

@@ -17,12 +17,14 @@ from .backend import storage_daemon
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Generator
     from pathlib import Path
 
     from paravirt.doorbells import DoorbellMaker
 
 pytestmark = pytest.mark.qemu
 SIZE = 1 << 20
+QUEUES = 3
 
 
 @pytest.fixture
@@ -31,8 +33,9 @@ def disk(tmp_path: Path, rng: random.Random) -> Path:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "socket"
+def path(disk: Path, tmp_path: Path) -> Generator[Path]:
+    with storage_daemon(disk, tmp_path / "socket", QUEUES) as path:
+        yield path
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,6 @@ def path(tmp_path: Path) -> Path:
 async def test_disk_is_read_and_written(disk: Path, path: Path, agreed: ProtocolFeature) -> None:
     before = content(disk)
     async with (
-        storage_daemon(disk, path),
         connect_vhost_user(path, protocol_features=agreed) as link,
         BlockDriver(link) as driver,
     ):
@@ -62,7 +64,6 @@ async def test_disk_is_read_and_written(disk: Path, path: Path, agreed: Protocol
 @pytest.mark.parametrize("bell", [Adaptive, Polling], ids=["adaptive", "polling"])
 async def test_calls_may_come_by_any_doorbell(disk: Path, path: Path, bell: DoorbellMaker) -> None:
     async with (
-        storage_daemon(disk, path),
         connect_vhost_user(path, call_doorbell=bell) as link,
         BlockDriver(link) as driver,
     ):
@@ -73,18 +74,14 @@ async def test_calls_may_come_by_any_doorbell(disk: Path, path: Path, bell: Door
 
 async def test_every_queue_carries_requests(disk: Path, path: Path) -> None:
     read = bytes(16)  # type IN, sector 0
-    async with (
-        storage_daemon(disk, path, queues=3),
-        connect_vhost_user(path) as link,
-        BlockDriver(link) as driver,
-    ):
-        replies = [await driver.request(read, 513, queue) for queue in range(3)]
+    async with connect_vhost_user(path) as link, BlockDriver(link) as driver:
+        replies = [await driver.request(read, 513, queue) for queue in range(QUEUES)]
 
-    assert replies == [content(disk)[:512] + b"\0"] * 3
+    assert replies == [content(disk)[:512] + b"\0"] * QUEUES
 
 
 async def test_disk_goes_on_after_a_reset(disk: Path, path: Path) -> None:
-    async with storage_daemon(disk, path), connect_vhost_user(path) as link:
+    async with connect_vhost_user(path) as link:
         async with BlockDriver(link) as driver:
             await driver.write(0, b"y" * 512)
             await driver.reset()
@@ -94,10 +91,9 @@ async def test_disk_goes_on_after_a_reset(disk: Path, path: Path) -> None:
 
 
 async def test_disk_goes_on_after_a_new_connection(disk: Path, path: Path) -> None:
-    async with storage_daemon(disk, path):
-        for _ in range(2):
-            async with connect_vhost_user(path) as link, BlockDriver(link) as driver:
-                assert await driver.read(1, 512) == content(disk)[512:1024]
+    for _ in range(2):
+        async with connect_vhost_user(path) as link, BlockDriver(link) as driver:
+            assert await driver.read(1, 512) == content(disk)[512:1024]
 
 
 async def test_thread_without_trio_drives_it(disk: Path, path: Path) -> None:
@@ -105,5 +101,5 @@ async def test_thread_without_trio_drives_it(disk: Path, path: Path) -> None:
         with SyncBlockDriver(link) as driver:
             return driver.read(1, 512)
 
-    async with storage_daemon(disk, path), connect_vhost_user(path) as link:
+    async with connect_vhost_user(path) as link:
         assert await trio.to_thread.run_sync(drive, link) == content(disk)[512:1024]

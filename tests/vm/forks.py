@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from paravirt.cli import run, serve as serve
+from tests.guestside.backend import hear
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -27,20 +28,18 @@ LOADED = serve  # what most of the time would go to
 
 
 class Forks:
-    """A program that forks into what it is told to be, one at a time."""
+    """A program that forks into what it is told to be, one at a time; the first is heard."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self._rest = b""
         self._child = 0
 
-    async def start(self, arguments: Sequence[str], makes: Path | None = None) -> None:
-        """Start `paravirt` with these arguments, and wait for the file that it makes."""
+    async def start(self, arguments: Sequence[str]) -> None:
+        """Start `paravirt` with these arguments."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps(arguments).encode() + b"\n")
         self._child = int(await self._line())
-        while makes is not None and not await trio.Path(makes).exists():  # noqa: ASYNC110
-            await trio.sleep(0.001)
 
     async def kill(self) -> None:
         """Kill it by SIGKILL, and wait until nothing is left of it."""
@@ -66,32 +65,36 @@ class Forks:
 
 
 @asynccontextmanager
-async def forks() -> AsyncGenerator[Forks]:
-    """Run such a program; all is killed when this is left."""
+async def forks(first: Sequence[str]) -> AsyncGenerator[Forks]:
+    """Run such a program, whose first child serves already; all is killed when this is left."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "tests.vm.forks"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         cwd=ROOT,
     )
     children = Forks(process)
     try:
+        await children.start(first)
+        await hear(process.stderr, b"serving at")
         yield children
     finally:
         children.close()
         with trio.CancelScope(shield=True):
             await process.wait()
-            for pipe in process.stdin, process.stdout:
+            for pipe in process.stdin, process.stdout, process.stderr:
                 assert pipe is not None
                 await pipe.aclose()
 
 
 def main() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     for line in sys.stdin:
         child = os.fork()
         if not child:
             os._exit(run(json.loads(line)))
+        os.dup2(nowhere, sys.stderr.fileno())  # nobody reads what the later ones say
         print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)

@@ -90,8 +90,7 @@ async def test_hundred_kills_lose_no_write_that_was_acknowledged(
     disk = image(folder / "disk.img", ledger.image())
     where = folder / "disk.sock"
     command = ["serve", "block", str(disk), "--socket-path", str(where), f"--queues={QUEUES}"]
-    async with forks() as backend:
-        await backend.start(command, where)
+    async with forks(command) as backend:
         async with connect_vhost_user(where, reconnect=True) as link:
             returns = Returns(link, monkeypatch)
             async with BlockDriver(link) as driver, trio.open_nursery() as nursery:

@@ -45,8 +45,7 @@ async def test_ten_kills_lose_no_write_that_was_acknowledged(
     command = ["serve", "block", str(path), "--socket-path", str(where)]
     chardev = f"socket,id=c0,path={where},reconnect=1"
     device = "vhost-user-blk,chardev=c0"
-    async with forks() as backend:
-        await backend.start(command, where)
+    async with forks(command) as backend:
         async with machine(tmp_path, "-chardev", chardev, "-device", device) as bus:
             disk = await MmioLoad.find(bus)
             await disk.start(ALL)

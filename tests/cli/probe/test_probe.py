@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,10 +12,11 @@ import pytest
 from paravirt.cli.probe._words import feature_names, protocol_names, protocol_words
 from tests.cli.commands import command, refused
 from tests.disks import image
-from tests.tools import need
+from tests.guestside.backend import storage_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 SIZE = 1 << 20
@@ -32,22 +31,10 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     config: dict[str, int | str]
 
 
-@contextmanager
-def exported(folder: Path, queues: int) -> Generator[Path]:
-    """Export an image by QEMU's storage daemon."""
-    program = need("qemu-storage-daemon", "qemu-system-common")
-    disk, path, ready = image(folder / "disk", SIZE), folder / "socket", folder / "pid"
-    export = f"type=vhost-user-blk,id=e0,node-name=d0,addr.type=unix,addr.path={path}"
-    blockdev = f"--blockdev=driver=file,node-name=d0,filename={disk}"
-    arguments = [blockdev, f"--export={export},num-queues={queues}", f"--pidfile={ready}"]
-    with subprocess.Popen([program, *arguments]) as process:
-        try:
-            while not ready.exists():  # the daemon says in no other way that it is up
-                assert process.poll() is None, "the storage daemon ended before it was up"
-                time.sleep(0.01)
-            yield path
-        finally:
-            process.terminate()
+def exported(folder: Path, queues: int) -> AbstractContextManager[Path]:
+    """Export an image by QEMU's storage daemon, to be read only."""
+    disk = image(folder / "disk", SIZE)
+    return storage_daemon(disk, folder / "socket", queues, writable=False)
 
 
 @pytest.mark.qemu

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tests.guestside.backend import hear
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
@@ -22,13 +24,9 @@ async def served_by_command(image: Path, socket: Path, *options: str) -> AsyncGe
         [sys.executable, "-m", "paravirt", *command], stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    said = b""
     try:
         async with process.stderr:
-            while b"attach it with" not in said:  # which is printed once it listens
-                piece = await process.stderr.receive_some()
-                assert piece, said.decode()
-                said += piece
+            await hear(process.stderr, b"attach it with")  # which is printed once it listens
             yield
     finally:
         process.terminate()
