@@ -221,7 +221,9 @@ def unsealed(frontend: Frontend) -> int:
 
 @pytest.mark.usefixtures("neighbour")
 @pytest.mark.parametrize("left", [SIZE // 2, 0], ids=["buffers", "rings"])
-async def test_memory_that_is_taken_away_ends_only_the_connection(left: int) -> None:
+async def test_memory_that_is_taken_away_ends_only_the_connection(
+    left: int, caplog: pytest.LogCaptureFixture
+) -> None:
     device = Echo()
     before = open_files()
     async with attached(device) as frontend:
@@ -237,6 +239,7 @@ async def test_memory_that_is_taken_away_ends_only_the_connection(left: int) -> 
         assert await closed(frontend)
 
     assert open_files() == before
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     await still_serves(device)
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 
-from paravirt.hostside import Device
+from paravirt.hostside import Device, Request as Asked
 from paravirt.hostside.vhost_user import Terms
 from paravirt.transport import NegotiationError
 from paravirt.transport.vhost_user import Dialect, ProtocolFeature, Request, payloads as p
 from tests.hostside.frontend import DATA, Frontend, attached
 from tests.hostside.kept import AGREED, collect, entered, hand_over, tracked
 from tests.hostside.serving import Echo, Parked, settled
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable
 
 BIT = 1 << 20
 TERMS = Terms(
@@ -121,6 +127,63 @@ async def test_queue_that_is_disabled_leaves_it_in_hand_as_well() -> None:
         await entered(device, 4)
 
         assert device.entered == [b"one", b"two"] * 2
+
+
+class Dawdling(Device):
+    """Answers each request with its own bytes, after a while or at once."""
+
+    device_id = 42
+    queue_sizes = (16,)
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def handle(self, request: Asked) -> Awaitable[None] | None:
+        if self._rng.random() < 0.5:
+            request.reply(request.read())
+            return None
+        return self._later(request)
+
+    async def _later(self, request: Asked) -> None:
+        data = request.read()
+        for _ in range(self._rng.randrange(20)):
+            await trio.lowlevel.checkpoint()
+        request.reply(data)
+
+
+async def test_every_request_is_answered_once_however_often_the_queue_stops(
+    rng: random.Random,
+) -> None:
+    at = {DATA + 256 * number: b"%4d" % number for number in range(200)}
+    left = iter(at.items())
+    due: dict[int, tuple[int, bytes]] = {}
+    async with tracked(Dawdling(rng), terms=TERMS, also=BIT) as (frontend, _):
+        queue, memory = frontend.queues[0], frontend.memory
+        answered = 0
+        while answered < len(at):
+            while len(due) < rng.randrange(1, 8) and (one := next(left, None)) is not None:
+                address, data = one
+                memory.write(address, data)
+                head = queue.ring.add([(address, 4)], [(address + 4, 4)])
+                assert head is not None
+                due[head] = address, data
+            queue.ring.publish()
+            queue.kick.ring()
+            for _ in range(rng.randrange(10)):
+                await trio.lowlevel.checkpoint()
+            if rng.random() < 0.5:
+                await frontend.enable(queue, on=False)
+                await frontend.enable(queue)
+            else:
+                base = await frontend.base()
+                await frontend.ask(Request.SET_VRING_BASE, p.VringState(0, base))
+                await go_on(frontend)
+            for head in queue.ring.reap()[::2]:
+                address, data = due.pop(head)
+                assert memory.read(address + 4, 4) == data
+                answered += 1
+
+    assert not due
 
 
 async def test_device_that_takes_by_itself_is_not_waited_for() -> None:
