@@ -115,7 +115,7 @@ def show(report: Report, *, as_json: bool) -> None:
         return
     table = make_table()
     for column in ("case", "peer"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # three modes of one peer differ at the end
     for column in ("depth", "metric", "median", "min", "max"):
         table.add_column(column, justify="right")
     for row in report.results:
