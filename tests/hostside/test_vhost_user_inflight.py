@@ -115,15 +115,19 @@ async def test_reset_leaves_nothing_to_be_taken_up() -> None:
 @pytest.mark.parametrize(
     "wanted", [p.Inflight(0, 0, 2, 16), p.Inflight(0, 0, 0, 16), p.Inflight(0, 0, 1, 0)], ids=str
 )
-async def test_file_that_cannot_be_made_ends_the_connection(wanted: p.Inflight) -> None:
+async def test_file_that_cannot_be_made_ends_the_connection(
+    wanted: p.Inflight, caplog: pytest.LogCaptureFixture
+) -> None:
     async with attached(Echo()) as frontend:
         await frontend.agree(int(AGREED))
         with pytest.raises(GONE):
             await ask_for(frontend, wanted)
 
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
 
 @pytest.mark.parametrize("size", [0, 4095, 1 << 40])
-async def test_file_of_another_size_is_refused(size: int) -> None:
+async def test_file_of_another_size_is_refused(size: int, caplog: pytest.LogCaptureFixture) -> None:
     before = open_files()
     async with attached(Echo()) as frontend:
         await frontend.agree(int(AGREED))
@@ -136,6 +140,7 @@ async def test_file_of_another_size_is_refused(size: int) -> None:
 
         assert await frontend.echo(b"hello") == b"hello"
     assert open_files() == before
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 async def test_file_is_not_exchanged_while_queues_run() -> None:
@@ -172,7 +177,9 @@ async def test_queue_that_has_no_table_does_not_start() -> None:
             await frontend.bring_up()
 
 
-async def test_file_that_shrinks_ends_the_connection_and_no_other() -> None:
+async def test_file_that_shrinks_ends_the_connection_and_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     device = Echo()
     async with attached(device) as frontend:
         await frontend.agree(int(AGREED))
@@ -186,6 +193,7 @@ async def test_file_that_shrinks_ends_the_connection_and_no_other() -> None:
         frontend.offer(b"hello")
         with suppress(*GONE):
             assert await frontend.channel.receive() is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     async with attached(device) as frontend:
         await frontend.bring_up()
         assert await frontend.echo(b"next") == b"next"
