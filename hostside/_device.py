@@ -149,8 +149,9 @@ class Device:
     def save_state(self) -> bytes:
         """Return what another device like this needs to go on where this one stopped.
 
-        Called while no queue runs, before the guest goes on elsewhere. The default has nothing to
-        tell; one that has should begin with a version of its own.
+        Called while no queue runs, or while the guest stands still with requests in hand, before it
+        goes on elsewhere. The default has nothing to tell; one that has should begin with a version
+        of its own.
         """
         return b""
 

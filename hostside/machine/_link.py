@@ -34,7 +34,7 @@ from paravirt.transport.mmio import (
 )
 
 from ._irqfd import Irqfd
-from .snapshot import LinkRecord, SnapshotError, record, resume
+from .snapshot import LinkRecord, SnapshotError, check_state, record, resume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from paravirt.doorbells import Doorbell, DoorbellMaker
     from paravirt.transport import Memory, SwappableKick
 
+    from .._device import Device
     from .snapshot import QueueRecord
 
 __all__ = ("MachineLink",)
@@ -55,12 +56,15 @@ class MachineLink:
 
     def __init__(
         self,
-        device: DeviceState,
+        device: Device,
+        state: DeviceState,
         memory: Memory,
         kicks: Sequence[SwappableKick],
         calls: Sequence[Doorbell],
         changed: Irqfd,
     ) -> None:
+        self.device = device
+        """What is behind it."""
         self.kicks = kicks
         """The doorbell of each queue that the guest rings."""
         self.calls = calls
@@ -69,7 +73,7 @@ class MachineLink:
         """Interrupts the guest for a change of the configuration space or of the status."""
         self._memory = memory
         ranges = (range(r.addr, r.addr + r.size) for r in memory.regions)
-        self._state = MmioState.create(device, ranges)
+        self._state = MmioState.create(state, ranges)
         self._lock = threading.RLock()
         self._control = EventFd()
         self._changes: deque[Change] = deque()
@@ -142,14 +146,17 @@ class MachineLink:
         """Return all that `restore` needs; no vCPU may run.
 
         Raises SnapshotError while a reset or the stop of a queue is under way, since who asked for
-        it waits for the end.
+        it waits for the end, or for more of the device's own state than a snapshot may have.
         """
         with self._lock:
             if self._gone or self._stopping or self._state.device.resetting:
                 raise SnapshotError("a device is gone, or ends a reset or a queue")
             rings = sorted(self._rings.items())
             queues = tuple(record(index, ring, self._memory) for index, ring in rings)
-            return LinkRecord(self._state.snapshot(), queues)
+            state = self.device.save_state()
+            check_state(state)
+            offered = self._state.device.device_features
+            return LinkRecord(self._state.snapshot(), queues, offered, state)
 
     def restore(self, record: LinkRecord) -> None:
         """Take over what an equal link had; each queue gets one kick and one interrupt.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from paravirt.doorbells.kvm import BellKind, BootPage, default_kind
-from paravirt.transport import Memory, NegotiationError, PeerError, Region
+from paravirt.transport import Memory, Region
 
 from . import _elf, _layout
 from ._console import Console
@@ -16,18 +16,10 @@ from ._irqfd import Irqfd
 from ._kvm import lib
 from ._plug import BELLS, Plug
 from ._run import Run
+from ._standing import Standing
 from ._statistics import MachineStatistics, Note, read_notes, read_statistics
 from ._vm import Vm
-from .snapshot import (
-    Snapshot,
-    SnapshotError,
-    VcpuRecord,
-    check_snapshot,
-    put_pages,
-    put_processor,
-    take_pages,
-    take_processor,
-)
+from .snapshot import Snapshot, SnapshotError
 from .text import Text, TextChanged, TextReport, divide
 
 if TYPE_CHECKING:
@@ -37,8 +29,8 @@ if TYPE_CHECKING:
 
     from paravirt.doorbells import DoorbellMaker
     from paravirt.doorbells.kvm import Vendor
-    from paravirt.transport.link import DeviceModel
 
+    from .._device import Device
     from ._guest_end import GuestEnd
     from ._link import MachineLink
     from ._vcpu import Vcpu
@@ -178,7 +170,7 @@ class Machine:
     @trio.lowlevel.enable_ki_protection
     def plug(
         self,
-        device: DeviceModel,
+        device: Device,
         *,
         doorbell: DoorbellMaker | None = None,
         call_doorbell: DoorbellMaker = Irqfd,
@@ -275,11 +267,12 @@ class Machine:
 
         To be called between two runs, of which the first was cancelled. Requests at hand get up to
         `drain` seconds to end; what is in hand then is recorded and done again by whoever serves
-        the restored machine, so handlers must be idempotent. The machine may go on afterwards. What
-        a device keeps on its own, such as a disk, is not in it. Cancelled, nothing was changed.
+        the restored machine, so handlers must be idempotent. The machine may go on afterwards. Of
+        what a device keeps on its own it has what `Device.save_state` returns; the bytes of a disk
+        are not in it. Cancelled, nothing was changed.
 
-        Raises RuntimeError without a payload, SnapshotError for a device in the midst of a reset or
-        with a broken queue, trio.BusyResourceError while the machine runs.
+        Raises RuntimeError without a payload, SnapshotError for a device in the midst of a reset,
+        with a broken queue or with too much state, trio.BusyResourceError while the machine runs.
         """
         if self._text is None:
             raise RuntimeError("there is nothing to record: load a payload first")
@@ -290,32 +283,24 @@ class Machine:
                 while not all(link.quiet for link in self.links):  # noqa: ASYNC110
                     await trio.sleep(_LOOK)
             await trio.lowlevel.checkpoint()
-            return self._record(self._text)
+            return self._standing().record(end=self._end, text=self._text)
         finally:
             self._running = False
 
-    def _record(self, text: Text) -> Snapshot:
-        vcpus: list[VcpuRecord] = []
-        for vcpu in self._vm.vcpus:
-            vcpu.settle()
-            vcpus.append(take_processor(vcpu.fd, self._vm.kvm_fd))
-        return Snapshot(
-            memory_size=self.memory_size,
-            ring=self.ring,
-            end=self._end,
-            vendor=self._vm.vendor(),
-            vcpus=tuple(vcpus),
-            links=tuple(link.snapshot() for link in self.links),
-            memory=take_pages(self.memory, self.memory_size),
-            text=text,
-        )
+    def _standing(self) -> Standing:
+        return Standing(self._vm, self.memory, self.links, self.ring)
 
     @trio.lowlevel.enable_ki_protection
-    def restore(self, snapshot: Snapshot, *, vendor: Vendor | None = None) -> None:
+    def restore(
+        self, snapshot: Snapshot, *, vendor: Vendor | None = None, other_cpu: bool = False
+    ) -> None:
         """Become what a snapshot says; the next `run` goes on from there.
 
         The machine is new, of the same size, and has equal devices plugged in, by whatever
-        doorbells. `vendor` has its CPUID name that maker's CPU. Each queue gets one kick and one
+        doorbells: what they offer, how large their queues are and what CPUID says is compared
+        first. `vendor` has CPUID name that maker's CPU, and is then no difference; with `other_cpu`
+        nothing in CPUID is, and registers that this CPU lacks are left out. Each
+        device gets what its like saved, by `Device.load_state`. Each queue gets one kick and one
         interrupt, and the generation in the boot page changes. The guest's instructions are held
         against what they were when the payload was loaded, by the snapshot's word.
 
@@ -325,24 +310,7 @@ class Machine:
         self._check_idle()
         if self._text is not None:
             raise RuntimeError("only a new machine can be restored: this one has a payload")
-        check_snapshot(
-            snapshot,
-            memory_size=self.memory_size,
-            ring=self.ring,
-            vcpus=self._vcpu_count,
-            links=self.links,
-        )
-        if vendor is not None:
-            self._vm.pretend(vendor)
-        put_pages(self.memory, snapshot.memory, self.memory_size)
-        other = snapshot.vendor != self._vm.vendor()
-        for vcpu, processor in zip(self._vm.vcpus, snapshot.vcpus, strict=True):
-            put_processor(vcpu.fd, processor, other_cpu=other)
-        for index, (link, record) in enumerate(zip(self.links, snapshot.links, strict=True)):
-            try:
-                link.restore(record)
-            except (NegotiationError, PeerError, ValueError) as error:
-                raise SnapshotError(f"device {index}: {error}") from error
+        self._standing().become(snapshot, vendor=vendor, other_cpu=other_cpu)
         for end in self._ends:
             end.repeat()
         self.boot.begin_life()

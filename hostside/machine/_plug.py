@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from paravirt.doorbells import Doorbell, DoorbellMaker
     from paravirt.doorbells.kvm import BootPage
     from paravirt.transport import Memory
-    from paravirt.transport.link import DeviceModel
 
+    from .._device import Device
     from ._vm import Vm
 
 __all__ = ()  # of use to this room only
@@ -48,7 +48,7 @@ class Plug:
 
     def make(
         self,
-        device: DeviceModel,
+        device: Device,
         doorbell: DoorbellMaker,
         call_doorbell: DoorbellMaker,
         features: int,
@@ -62,7 +62,7 @@ class Plug:
             calls = [self._make(call_doorbell) for _ in sizes]
             changed = Irqfd()
             self._bells.append(changed)
-            link = MachineLink(state, self._memory, kicks, calls, changed)
+            link = MachineLink(device, state, self._memory, kicks, calls, changed)
             try:
                 self._enrol(link)
                 self._connect(link)

@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _layout
+from ._cpuid import CpuidLeaf
 from ._errors import Registers
 from ._ioctl import ioctl
 from ._kvm import ffi, lib
@@ -27,7 +28,6 @@ _CODE, _DATA, _TASK = 11, 3, 11
 _APIC_SPURIOUS: Final = 0xF0
 _APIC_ENABLED: Final = 0x1FF
 _CPUID_ROOM: Final = 256  # entries; KVM fills about 60
-_MAKERS: Final = (0, 0x80000000)  # the leaves that name the CPU's maker
 _LEAVES, _HYPERVISOR_LEAVES = 0xFFFFFF00, 0x40000000
 
 
@@ -49,8 +49,10 @@ class Vcpu:
         self._c = ffi.new("struct pv_vcpu *")
         self._c.machine, self._c.run, self._c.fd = machine, self._run, self._fd
 
+    cpuid: tuple[CpuidLeaf, ...] = ()
+    """What it tells the guest of the CPU."""
     vendor = b""
-    """What CPUID says of the maker, in twelve letters."""
+    """What it says of the maker, in twelve letters."""
 
     @property
     def fd(self) -> int:
@@ -165,10 +167,11 @@ class Vcpu:
             rows = [row for row in rows if row.function & _LEAVES != _HYPERVISOR_LEAVES]
             rows += [theirs.entries[index] for index in range(theirs.nent)]
         for row in rows:
-            if maker and row.function in _MAKERS:
+            if maker and _leaf(row).names_maker:
                 row.ebx, row.edx, row.ecx = struct.unpack("<III", maker)
         ioctl(self._fd, "KVM_SET_CPUID2", ffi.new("struct kvm_cpuid2 *", [len(rows), 0, rows]))
-        leaf = next(row for row in rows if row.function == 0)
+        self.cpuid = tuple(_leaf(row) for row in rows)
+        leaf = next(row for row in self.cpuid if row.function == 0)
         name = (leaf.ebx, leaf.edx, leaf.ecx)
         self.vendor = b"".join(part.to_bytes(4, "little") for part in name)
 
@@ -208,6 +211,10 @@ def _supported(kvm_fd: int, request: str) -> Any:
     cpuid = ffi.new("struct kvm_cpuid2 *", [_CPUID_ROOM, 0, _CPUID_ROOM])
     ioctl(kvm_fd, request, cpuid)
     return cpuid
+
+
+def _leaf(row: Any) -> CpuidLeaf:
+    return CpuidLeaf(row.function, row.index, row.eax, row.ebx, row.ecx, row.edx)
 
 
 def _segment(segment: Any, selector: int, kind: int, ring: int, *, long: bool = False) -> None:

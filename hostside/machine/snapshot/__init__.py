@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from .._extent import Extent as Extent
-from ._check import check_snapshot as check_snapshot
+from ._check import (
+    check_cpu as check_cpu,
+    check_snapshot as check_snapshot,
+    check_state as check_state,
+)
 from ._document import (
     LinkRecord as LinkRecord,
     QueueRecord as QueueRecord,

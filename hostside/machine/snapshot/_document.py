@@ -14,12 +14,13 @@ import msgspec
 from paravirt.doorbells.kvm import Vendor  # noqa: TC001  (msgspec looks these up)
 from paravirt.transport.mmio import MmioSnapshot  # noqa: TC001
 
+from .._cpuid import CpuidLeaf  # noqa: TC001
 from .._extent import Extent  # noqa: TC001
 from ..text import Text  # noqa: TC001
 
 __all__ = ("LinkRecord", "QueueRecord", "Snapshot", "SnapshotError", "VcpuRecord")
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the document; another is refused."""
 HEAD: Final = struct.Struct("<8sIQ32s")  # magic, version, bytes and SHA-256 of what follows
 MAGIC: Final = b"pv-snap\0"
@@ -47,10 +48,14 @@ class QueueRecord(msgspec.Struct, frozen=True):
 
 
 class LinkRecord(msgspec.Struct, frozen=True):
-    """A device: its register block and its queues."""
+    """A device: its register block, its queues, and what it keeps beside them."""
 
     block: MmioSnapshot
     queues: tuple[QueueRecord, ...]
+    features: int
+    """All that it offered."""
+    state: bytes
+    """What `Device.save_state` returned."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -62,6 +67,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Where the payload ends in memory."""
     vendor: Vendor
     """Of the CPU, as its CPUID said."""
+    cpuid: tuple[CpuidLeaf, ...]
+    """All that it said, on the first vCPU."""
     vcpus: tuple[VcpuRecord, ...]
     links: tuple[LinkRecord, ...]
     memory: tuple[Extent, ...]

@@ -218,7 +218,7 @@ async def taken() -> Snapshot:
         (partial(Machine, vcpus=2), Echo(), "1 vCPUs, this machine 2"),
         (Machine, None, "1 devices, this machine 0"),
         (Machine, Other(), "is of type 43, in the snapshot 42"),
-        (Machine, Narrow(), "2 queues, the device has 1"),
+        (Machine, Narrow(), r"queues of the sizes \[256\], in the snapshot \[256, 256\]"),
     ],
 )
 async def test_another_machine_is_refused_by_name(

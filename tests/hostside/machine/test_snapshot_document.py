@@ -15,6 +15,7 @@ from hypothesis import given, settings, strategies as st
 from paravirt.doorbells.kvm import PioIoeventfd, Vendor
 from paravirt.guestside import payload
 from paravirt.hostside.machine import Machine, Snapshot, SnapshotError
+from paravirt.hostside.machine._cpuid import CpuidLeaf
 from paravirt.hostside.machine.snapshot import Extent
 from paravirt.hostside.machine.snapshot._document import HEAD, MAGIC, VERSION
 from paravirt.hostside.machine.text import Text
@@ -29,6 +30,7 @@ SMALL = Snapshot(
     ring=3,
     end=0x200000,
     vendor=Vendor.AMD,
+    cpuid=(CpuidLeaf(1, 0, 0x800F12, 0, 1, 2),),
     vcpus=(),
     links=(),
     memory=(Extent(0x1000, b"\1" * 4096),),
@@ -77,7 +79,7 @@ def test_each_error_names_its_cause(data: bytes) -> None:
         data[:-1]: "cut off",
         data + b"x": "bytes of",
         data[:-1] + b"x": "damaged",
-        sealed(data[HEAD.size :], version=1): "version 1: this reads version 2",
+        sealed(data[HEAD.size :], version=2): "version 2: this reads version 3",
         sealed(b"\x80"): "makes no sense: .*memory_size",
         sealed(msgspec.msgpack.encode({"memory_size": "x"})): "makes no sense",
     }
@@ -141,7 +143,9 @@ async def put(snapshot: Snapshot) -> None:
 def test_a_forged_field_is_refused_or_harmless(taken: bytes, data: st.DataObject) -> None:
     """Whoever can write the file can make its hash right, too."""
     tree = msgspec.msgpack.decode(taken, strict=False)
-    places = list(leaves([tree["vcpus"], tree["links"], tree["memory"], tree["text"]]))
+    places = list(
+        leaves([tree["vcpus"], tree["cpuid"], tree["links"], tree["memory"], tree["text"]])
+    )
     head = [(tree, key) for key in ("memory_size", "ring", "end", "vendor")]
     where, key = data.draw(st.sampled_from(places + head))
     if isinstance(where[key], bytes):
