@@ -4,12 +4,23 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #define BATCH 64
 #define DEPTH_MAX 1024
+/* Looks in vain before one yields the CPU, which the other side may need: a few times as long as that one usually takes. */
+#define LOOKS 256 /* at a ring: 5 us, or 20 us with a pause each */
+#define LINE_LOOKS (1 << 12) /* at one cache line: 2 us */
 #define SLEEP_MS 100 /* how long a sleeping load may be deaf to `stop` */
+
+/* Count a look in vain; the last of `most` yields. */
+static inline void looked(uint32_t *looks, uint32_t most)
+{
+    if (++*looks % most == 0)
+        sched_yield();
+}
 
 uint64_t pv_bench_ping_pong(uint32_t *line, uint32_t rounds, int side)
 {
@@ -17,8 +28,8 @@ uint64_t pv_bench_ping_pong(uint32_t *line, uint32_t rounds, int side)
 
     for (uint32_t i = 0; i < rounds; i++) {
         uint32_t mine = 2 * i + (uint32_t)side;
-        while (pv_load_once32(line) != mine)
-            ;
+        for (uint32_t looks = 0; pv_load_once32(line) != mine;)
+            looked(&looks, LINE_LOOKS);
         pv_store_release32(line, mine + 1);
     }
     return pv_host_now_ns() - start;
@@ -30,7 +41,7 @@ static uint64_t spsc_fill(struct pv_bench_spsc *ring, uint64_t count, uint32_t b
     uint32_t head = 0, tail = 0;
 
     for (uint64_t done = 0; done < count; done += batch) {
-        while (head - tail > 256 - batch)
+        for (uint32_t looks = 0; head - tail > 256 - batch; looked(&looks, LINE_LOOKS))
             tail = pv_load_acquire32(&ring->tail);
         for (uint32_t i = 0; i < batch; i++, head++) {
             ring->entries[head % 256][0] = done + i;
@@ -38,8 +49,8 @@ static uint64_t spsc_fill(struct pv_bench_spsc *ring, uint64_t count, uint32_t b
         }
         pv_store_release32(&ring->head, head);
     }
-    while (pv_load_acquire32(&ring->tail) != head)
-        ;
+    for (uint32_t looks = 0; pv_load_acquire32(&ring->tail) != head;)
+        looked(&looks, LINE_LOOKS);
     return pv_host_now_ns() - start;
 }
 
@@ -50,8 +61,8 @@ static uint64_t spsc_empty(struct pv_bench_spsc *ring, uint64_t count, uint32_t 
     uint32_t tail = 0;
 
     for (uint64_t done = 0; done < count; done += batch) {
-        while (pv_load_acquire32(&ring->head) - tail < batch)
-            ;
+        for (uint32_t looks = 0; pv_load_acquire32(&ring->head) - tail < batch;)
+            looked(&looks, LINE_LOOKS);
         for (uint32_t i = 0; i < batch; i++, tail++)
             sum += ring->entries[tail % 256][0];
         pv_store_release32(&ring->tail, tail);
@@ -70,6 +81,7 @@ uint64_t pv_bench_driver(struct pv_driver_ring *r, uint64_t address, uint64_t co
     struct pv_segment buffer = {address, 64, 1};
     struct pv_used_elem done[BATCH];
     uint64_t offered = 0, returned = 0;
+    uint32_t looks = 0;
     uint64_t start = pv_host_now_ns();
 
     pv_driver_disarm(r);
@@ -82,6 +94,8 @@ uint64_t pv_bench_driver(struct pv_driver_ring *r, uint64_t address, uint64_t co
         int taken = pv_driver_reap(r, done, batch);
         if (taken < 0)
             return 0;
+        if (taken == 0)
+            looked(&looks, LOOKS);
         returned += (uint64_t)taken;
     }
     return pv_host_now_ns() - start;
@@ -91,6 +105,7 @@ uint64_t pv_bench_device(struct pv_device_ring *r, uint64_t count, uint32_t batc
 {
     struct pv_popped popped[BATCH];
     uint64_t served = 0;
+    uint32_t looks = 0;
     uint64_t start = pv_host_now_ns();
 
     pv_device_disarm(r);
@@ -98,6 +113,8 @@ uint64_t pv_bench_device(struct pv_device_ring *r, uint64_t count, uint32_t batc
         int taken = pv_device_pop(r, popped, batch);
         if (taken < 0)
             return 0;
+        if (taken == 0)
+            looked(&looks, LOOKS);
         for (int i = 0; i < taken; i++)
             pv_device_complete(r, popped[i].token, 64);
         pv_device_publish(r);
@@ -179,6 +196,8 @@ static void kick(struct load *l)
 
 static int run(struct load *l, volatile int *stop)
 {
+    uint32_t looks = 0;
+
     while (l->returned < l->asked->count && !*stop) {
         if (l->asked->kick)
             pv_host_bell_note(l->asked->kick); /* there may be nothing to kick for a long time */
@@ -192,8 +211,11 @@ static int run(struct load *l, volatile int *stop)
             return rc;
         if (rc == 0 && l->asked->call_fd >= 0)
             sleep_on(l);
-        else if (rc == 0)
+        else if (rc == 0) {
             pv_relax();
+            looked(&looks, LOOKS);
+        } else
+            looks = 0;
     }
     return 0;
 }
