@@ -6,9 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from paravirt.hostside import Block
-from paravirt.hostside.testing import LinuxGuest
+from paravirt.hostside.testing import GuestError, LinuxGuest
 from tests.disks import content, image
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ BLOCK = 64 << 10
 BLOCKS = 4096
 LEAST = 20
 """Blocks before the migration, and as many after it."""
+TRIES = 3  # three panics in a row are not bad luck any more
 LOAD = """
 n=0
 while [ ! -e /tmp/stop ]; do
@@ -67,12 +69,15 @@ async def migrate(guest: Guest, where: str) -> None:
         assert now["status"] in {"setup", "active", "device"}, now
 
 
-@pytest.mark.patience(100)
-async def test_linux_sees_one_disk_while_it_migrates(
-    kernels: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = image(tmp_path / "disk.img", BLOCKS * BLOCK)
-    where = f"unix:{tmp_path}/migration.sock"
+def panicked(error: BaseException) -> bool:
+    """Whether the guest's own memory was damaged: no disk of ours is under its kernel or init."""
+    return isinstance(error, GuestError) and "Kernel panic" in str(error)
+
+
+async def migrated(folder: Path) -> str:
+    """Migrate a guest that writes, compare all that it wrote, and return the figures."""
+    path = image(folder / "disk.img", BLOCKS * BLOCK)
+    where = f"unix:{folder}/migration.sock"
     with Block(path, migratable=True) as one, Block(path, migratable=True) as two:
         async with LinuxGuest(devices=[one]) as source:
             await said(source, f"echo '{LOAD}' > /tmp/load; sh /tmp/load > /tmp/said 2>&1 &")
@@ -90,9 +95,40 @@ async def test_linux_sees_one_disk_while_it_migrates(
         found = hashlib.sha256(disk[index * BLOCK : (index + 1) * BLOCK]).hexdigest()
         assert found == digest, f"block {index} on the host"
     assert during > 0
+    return f"{before} blocks written before, {during} during, {total - before - during} after"
+
+
+async def attempt(folder: Path) -> str | None:
+    """Migrate a guest as `migrated` does; None if it panicked and nothing else went wrong."""
+    await trio.Path(folder).mkdir()
+    try:
+        return await migrated(folder)
+    except BaseExceptionGroup as group:
+        panics, rest = group.split(panicked)
+        if panics is None or rest is not None:
+            raise
+        return None
+
+
+@pytest.mark.patience(200)
+async def test_linux_sees_one_disk_while_it_migrates(
+    kernels: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong block fails at once; a guest that panics is migrated again, and that is reported.
+
+    QEMU's TCG marks a page dirty before the guest's store, and the migration thread may send the
+    page in between: now and then a guest loses a store of its
+    own. It was seen once in some thirty migrations.
+    """
+    for panics in range(TRIES):
+        figures = await attempt(tmp_path / str(panics))
+        if figures is not None:
+            break
+    else:
+        pytest.fail(f"the guest panicked in each of {TRIES} migrations")
     with capsys.disabled():
         print(
-            f" Linux migrated under write load: {before} blocks written before, {during} during,"
-            f" {total - before - during} after, all verified ",
+            f" Linux migrated under write load: {figures}, all verified; guests that panicked: "
+            f"{panics} ",
             end="",
         )
