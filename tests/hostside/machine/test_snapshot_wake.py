@@ -15,6 +15,7 @@ from paravirt.transport.link import QueueStart
 from tests.hostside.machine.playing import Echo, echo, echoing
 
 if TYPE_CHECKING:
+    from paravirt.hostside import Request
     from paravirt.hostside.machine import MachineLink
     from paravirt.transport.link import Change
 
@@ -31,24 +32,38 @@ class Lost(Irqfd):
         """Lose it."""
 
 
-async def sleeping(machine: Machine, link: MachineLink, completed: int) -> None:
-    """Run one request until its guest sleeps for ever, its queue at so many completions."""
+class Gate(Echo):
+    """Answers once it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = trio.Event()
+
+    async def handle(self, request: Request) -> None:  # type: ignore[override]
+        await self.opened.wait()
+        request.reply(request.read())
+
+
+async def sleeping(machine: Machine, link: MachineLink, popped: int) -> None:
+    """Run one request until its guest sleeps for ever, so many taken by the device."""
     machine.load(payload.path())
     machine.arguments(*echo(1, interrupt=True).arguments())
     while True:
         with pytest.raises(GuestStalled):
             await machine.run(stall=0.1)
         ring = link.ring(0)
-        if ring and ring.statistics().completed == completed and machine.vcpus[0].halted():
+        if ring and ring.statistics().popped == popped and machine.vcpus[0].halted():
             return
 
 
 async def test_a_guest_whose_interrupt_was_lost_wakes_by_the_one_of_the_restore() -> None:
     """What it waits for is in the used ring already: the device has nothing more to say."""
-    async with Machine() as machine, echoing(machine, call_doorbell=Lost) as link:
-        await sleeping(machine, link, completed=1)
-        snapshot = await machine.snapshot()
-    assert snapshot.links[0].queues[0].heads == ()
+    gate = Gate()
+    async with Machine() as machine, echoing(machine, device=gate, call_doorbell=Lost) as link:
+        await sleeping(machine, link, popped=1)
+        gate.opened.set()
+        snapshot = await machine.snapshot(drain=LIMIT_S)
+    (queue,) = snapshot.links[0].queues
+    assert (queue.used, queue.heads) == (1, ())
     async with Machine() as machine, echoing(machine, call_doorbell=Irqfd):
         machine.restore(snapshot)
 
@@ -62,7 +77,7 @@ async def test_a_device_whose_kick_was_lost_hears_the_one_of_the_restore(
     """It looks at its queue only when kicked, and the guest sleeps: nobody kicks any more."""
     async with Machine() as machine:
         link = machine.plug(Echo(), doorbell=PioIoeventfd, call_doorbell=Irqfd)
-        await sleeping(machine, link, completed=0)
+        await sleeping(machine, link, popped=0)
         snapshot = await machine.snapshot(drain=0)
     async with Machine() as machine, trio.open_nursery() as nursery:
         link = machine.plug(device := Echo(), doorbell=PioIoeventfd, call_doorbell=Irqfd)
