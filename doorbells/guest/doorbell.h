@@ -5,9 +5,10 @@
  * Freestanding: a bare-metal guest needs nothing but this file. Its twin on the host is doorbells/kvm/_boot_page.py; a test
  * compares the two. The host writes the page, except for the fields marked "guest's".
  *
- * Live swap: a bell is valid while its generation is even. The guest reads the generation, the bell and the generation again,
- * kicks, and only then stores the generation that it used in `taken`: whoever sees the new one there knows that no kick by the
- * old bell is on its way.
+ * Live swap: a bell is valid while its generation is even. The guest reads the generation, the bell and the generation again, counts
+ * itself in `kicking`, and begins anew if the generation is another by then. It kicks, stores the generation that it used in `taken`,
+ * and counts itself out. Odd and even turns are counted apart. Whoever sees the new generation in `taken`, and then nobody in the turn
+ * before it, knows that no kick by the old bell is on its way or can follow, from however many vCPUs, and busy ones are no hindrance.
  *
  * A hypercall's instruction differs between vendors, and a guest may be moved from one to the other. So the guest picks it by
  * CPUID, once at start and again whenever the page's generation has changed: the host patches no text of ours (KVM would, if the
@@ -39,8 +40,8 @@ struct pv_bell {
     uint8_t kind, width;
     uint16_t reserved;
     uint64_t address, value;
-    uint32_t taken; /* guest's: the generation of its last kick, stored after it */
-    uint32_t pad;
+    uint32_t taken;      /* guest's: the generation of its last kick, stored after it */
+    uint16_t kicking[2]; /* guest's: how many of its vCPUs kick now, by the turn of their bell */
 };
 
 struct pv_boot_page {
@@ -84,6 +85,27 @@ static inline struct pv_kick pv_bell_read(const struct pv_boot_page *boot, uint3
     return kick;
 }
 
+static inline uint16_t *pv_bell_turn(struct pv_bell *bell, uint32_t generation)
+{
+    return &bell->kicking[generation / 2 % 2];
+}
+
+/* Read the bell and be counted as one that kicks by it: either the host sees the count, or we see its new generation. */
+static inline struct pv_kick pv_bell_begin(struct pv_boot_page *boot, uint32_t queue)
+{
+    struct pv_bell *bell = &boot->bells[queue % PV_BELLS];
+
+    for (;;) {
+        struct pv_kick kick = pv_bell_read(boot, queue);
+        uint16_t *turn = pv_bell_turn(bell, kick.generation);
+
+        __atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&bell->generation, __ATOMIC_SEQ_CST) == kick.generation)
+            return kick;
+        __atomic_fetch_sub(turn, 1, __ATOMIC_RELEASE);
+    }
+}
+
 static inline void pv_kick_mmio(uint64_t address, uint32_t width, uint64_t value)
 {
     uintptr_t at = (uintptr_t)address;
@@ -114,16 +136,18 @@ static inline void pv_kick_ring(struct pv_boot_page *boot, const struct pv_kick 
  */
 static inline void pv_bell_ring(struct pv_boot_page *boot, uint32_t queue)
 {
-    struct pv_kick kick = pv_bell_read(boot, queue);
+    struct pv_bell *bell = &boot->bells[queue % PV_BELLS];
+    struct pv_kick kick = pv_bell_begin(boot, queue);
 
     __asm__ volatile("" ::: "memory");
     pv_kick_ring(boot, &kick);
-    __atomic_store_n(&boot->bells[queue % PV_BELLS].taken, kick.generation, __ATOMIC_RELEASE);
+    __atomic_store_n(&bell->taken, kick.generation, __ATOMIC_RELEASE);
+    __atomic_fetch_sub(pv_bell_turn(bell, kick.generation), 1, __ATOMIC_RELEASE);
 }
 
 /*
- * Acknowledge a new bell without a kick: for a driver that waits, on the CPU that kicks this queue, between two kicks. Before a sleep
- * it comes after the count of interrupts was read, since the host interrupts once it has changed the bell.
+ * Acknowledge a new bell without a kick: for a driver that waits. Before a sleep it comes after the count of interrupts was read,
+ * since the host interrupts once it has changed the bell.
  */
 static inline void pv_bell_follow(struct pv_boot_page *boot, uint32_t queue)
 {

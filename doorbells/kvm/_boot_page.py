@@ -39,6 +39,7 @@ _BELL_WIDTH: Final = 5
 _BELL_ADDRESS: Final = 8
 _BELL_VALUE: Final = 16
 _BELL_TAKEN: Final = 24
+_BELL_KICKING: Final = 28
 _PICKED: Final = 2248
 _UNDEFINED_HANDLER: Final = 2256
 
@@ -155,8 +156,8 @@ class BootPage:
     def put_bell(self, queue: int, kick: GuestKick) -> int:
         """Tell the guest how to kick a queue from now on; returns the bell's new generation.
 
-        A guest that kicks at this moment waits until the bell is whole. When `taken` gives what
-        this returned, no kick by the bell before is on its way.
+        A guest that kicks at this moment waits until the bell is whole. `follows` tells when it is
+        the only one that it kicks by. x86 keeps stores in their order, and no other CPU runs this.
         """
         at = self._bell(queue)
         generation = self._words[at // 4] & ~1
@@ -182,6 +183,17 @@ class BootPage:
     def taken(self, queue: int) -> int:
         """Return the generation of the bell that the guest kicked last, stored after the kick."""
         return self._words[(self._bell(queue) + _BELL_TAKEN) // 4]
+
+    def follows(self, queue: int, generation: int) -> bool:
+        """Say whether the guest kicks by the bell of this generation, and by none before.
+
+        The order of the two looks matters: see doorbell.h. A guest that writes something else there
+        only keeps its own doorbells from being changed.
+        """
+        at = self._bell(queue)
+        taken = self._words[(at + _BELL_TAKEN) // 4]
+        before = 0xFFFF if generation // 2 % 2 else 0xFFFF0000  # the turn before this one
+        return taken == generation and self._words[(at + _BELL_KICKING) // 4] & before == 0
 
     @property
     def undefined_handler(self) -> int:

@@ -27,7 +27,7 @@ class Exit(GuestBell):
         return kick
 
     def _deassign(self, exits: ExitSource, kick: GuestKick) -> None:
-        exits.unroute(kick.kind, kick.address, kick.width, self._matched(kick))
+        exits.unroute(kick.kind, kick.address, self._fd, kick.width, self._matched(kick))
 
     @abstractmethod
     def _choose(self, exits: ExitSource, queue: int) -> GuestKick:

@@ -69,10 +69,12 @@ class ExitSource(Protocol):
         PIO: OUT of `width` bytes to port `address`. MMIO: a store of `width` bytes there. MAP_GPA:
         KVM_HC_MAP_GPA_RANGE of page `address`, `value` pages. VMPORT: IN of 4 bytes from port
         0x5658 with the magic in EAX, `address` in ECX and `value` in EBX. `value` None: any.
+
+        The same for two eventfds writes both: one doorbell takes over from the other.
         """
         ...
 
-    def unroute(self, kind: BellKind, address: int, width: int, value: int | None) -> None:
+    def unroute(self, kind: BellKind, address: int, fd: int, width: int, value: int | None) -> None:
         """Undo `route`; when it returns, the eventfd is not written any more."""
         ...
 

@@ -143,4 +143,4 @@ class HypercallExit(Hypercall):
         return kick
 
     def _unregister(self, exits: ExitSource, kick: GuestKick) -> None:
-        exits.unroute(kick.kind, kick.address, kick.width, kick.value)
+        exits.unroute(kick.kind, kick.address, self._fd, kick.width, kick.value)

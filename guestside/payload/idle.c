@@ -17,11 +17,13 @@ enum pv_result pv_idle(struct pv_guest *g)
     uint64_t first = pv_load_acquire64(&g->boot->interrupts), seen = first;
     pv_put(g, "asleep\n");
     for (; count ? seen - first < count : !pv_stopped(g); woken++) { /* two interrupts may be one wake */
-        if (g->arguments[PV_ARG_INTERRUPT])
+        pv_follow(g);
+        if (g->arguments[PV_ARG_INTERRUPT]) {
             pv_sleep(g->boot, seen);
-        else
+        } else {
             while (pv_load_acquire64(&g->boot->interrupts) == seen && !pv_stopped(g))
                 pv_pause();
+        }
         seen = pv_load_acquire64(&g->boot->interrupts);
     }
     pv_put_number(g, "woken", woken);

@@ -128,6 +128,7 @@ void pv_publish(struct pv_guest *g, struct pv_queue *q);
 int pv_reap(struct pv_guest *g, struct pv_queue *q, struct pv_used_elem *done, uint32_t max);
 /* Wait until any queue has an answer. */
 enum pv_result pv_wait(struct pv_guest *g);
+void pv_follow(struct pv_guest *g); /* acknowledge doorbells that the host has changed */
 uint64_t pv_kicks(const struct pv_guest *g);
 const char *pv_cause(int error);
 

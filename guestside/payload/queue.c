@@ -70,7 +70,7 @@ static bool arm(struct pv_guest *g)
     return found;
 }
 
-static void follow(struct pv_guest *g)
+void pv_follow(struct pv_guest *g)
 {
     for (uint32_t i = 0; i < g->queue_count; i++)
         pv_bell_follow(g->boot, g->queues[i].index);
@@ -83,7 +83,7 @@ static enum pv_result look(struct pv_guest *g)
     while (!pending(g)) {
         if (patience && pv_cycles() - g->answered > patience)
             return pv_fail(g, PV_SILENT, pv_device_status(g) & NEEDS_RESET ? "needs-reset" : "silent", g->queue_count);
-        follow(g);
+        pv_follow(g);
         pv_pause();
     }
     return PV_OK;
@@ -98,7 +98,7 @@ static enum pv_result sleep_until_pending(struct pv_guest *g)
     for (;;) {
         uint64_t seen = pv_load_acquire64(&g->boot->interrupts);
 
-        follow(g);
+        pv_follow(g);
         if (arm(g))
             return PV_OK;
         if (seen == g->explained) {

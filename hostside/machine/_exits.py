@@ -70,9 +70,9 @@ class Exits:
         if rc < 0:
             raise OSError(-rc, f"no route for {kind.name} {address:#x}: {os.strerror(-rc)}")
 
-    def unroute(self, kind: BellKind, address: int, width: int, value: int | None) -> None:
+    def unroute(self, kind: BellKind, address: int, fd: int, width: int, value: int | None) -> None:
         """Undo `route`; when it returns, the eventfd is not written any more."""
-        lib.pv_unroute(self._vm.c, _route(kind, address, -1, width, value))
+        lib.pv_unroute(self._vm.c, _route(kind, address, fd, width, value))
 
     def write_msr(self, index: int, value: int) -> None:
         """Write a model-specific register of the first vCPU before that enters the guest again."""

@@ -62,7 +62,7 @@ class GuestEnd:
 
         Before DRIVER_OK it may not kick (virtio 1.4, 3.1.1), and reads its bell after that.
         """
-        return not self._runs() or self._boot.taken(self._index) == self._generation
+        return not self._runs() or self._boot.follows(self._index, self._generation)
 
     def drop(self, bell: Doorbell) -> None:
         """Take it from KVM."""

@@ -43,6 +43,7 @@ class Plug:
         self._slot = slot
         self._exits = Exits(vm, slot=slot, first_bell=first_bell, ring=ring)
         self._bells: list[Doorbell] = []
+        self._routed: dict[Doorbell, int] = {}
         self.ends: list[GuestEnd] = []
         """The guest's end of each queue's kick."""
 
@@ -95,6 +96,7 @@ class Plug:
             raise ValueError(f"a guest cannot ring this doorbell: {bell.describe()}")
         address = int(lib.PV_BLOCK) + int(lib.PV_WINDOW) * self._slot + Register.QUEUE_NOTIFY
         self._exits.route(BellKind.MMIO, address, fd, _NOTIFY_WIDTH, queue)
+        self._routed[bell] = fd
         return GuestKick(BellKind.MMIO, _NOTIFY_WIDTH, address, queue)
 
     def detach(self, bell: Doorbell, queue: int, kick: GuestKick) -> None:
@@ -102,7 +104,8 @@ class Plug:
         if isinstance(bell, GuestBell):
             bell.detach()
         elif kick.kind is not BellKind.NONE:
-            self._exits.unroute(kick.kind, kick.address, kick.width, queue)
+            fd = self._routed.pop(bell)
+            self._exits.unroute(kick.kind, kick.address, fd, kick.width, queue)
 
     def _enrol(self, link: MachineLink) -> None:
         for queue, kick in enumerate(link.kicks):

@@ -11,10 +11,11 @@ int pv_machine_init(struct pv_machine *m)
     return -pthread_mutex_init(&m->lock, NULL);
 }
 
+/* Two that differ only in their eventfd stand side by side while one doorbell takes over from another that is rung alike. */
 static bool same(const struct pv_route *one, const struct pv_route *other)
 {
     return one->kind == other->kind && one->address == other->address && one->width == other->width && one->any == other->any &&
-           (one->any || one->value == other->value);
+           one->fd == other->fd && (one->any || one->value == other->value);
 }
 
 int pv_route(struct pv_machine *m, const struct pv_route *route)
@@ -67,12 +68,13 @@ bool pv_kick_routed(struct pv_machine *m, uint32_t kind, uint64_t address, uint3
     bool found = false;
 
     pthread_mutex_lock(&m->lock);
-    for (uint32_t i = 0; i < m->route_count && !found; i++) {
+    for (uint32_t i = 0; i < m->route_count; i++) {
         const struct pv_route *r = &m->routes[i];
 
-        found = r->kind == kind && r->address == address && r->width == width && (r->any || r->value == value);
-        if (found)
+        if (r->kind == kind && r->address == address && r->width == width && (r->any || r->value == value)) {
             ring(r->fd);
+            found = true;
+        }
     }
     m->counts.kicks += found;
     pthread_mutex_unlock(&m->lock);

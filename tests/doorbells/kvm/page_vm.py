@@ -62,8 +62,8 @@ class PageVm:
     def route(self, kind: BellKind, address: int, fd: int, width: int, value: int | None) -> None:
         self._routes[kind, address, width, value] = fd
 
-    def unroute(self, kind: BellKind, address: int, width: int, value: int | None) -> None:
-        del self._routes[kind, address, width, value]
+    def unroute(self, kind: BellKind, address: int, fd: int, width: int, value: int | None) -> None:
+        assert self._routes.pop((kind, address, width, value)) == fd
 
     def write_msr(self, index: int, value: int) -> None:
         self._page.write_msr(index, value)

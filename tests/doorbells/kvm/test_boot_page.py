@@ -28,6 +28,7 @@ SAME = {
     "_BELL_ADDRESS": "offsetof(struct pv_bell, address)",
     "_BELL_VALUE": "offsetof(struct pv_bell, value)",
     "_BELL_TAKEN": "offsetof(struct pv_bell, taken)",
+    "_BELL_KICKING": "offsetof(struct pv_bell, kicking)",
     **{
         f"_{field.upper()}": f"offsetof(struct pv_boot_page, {field})"
         for field in (
@@ -100,6 +101,27 @@ def test_each_bell_has_a_new_even_generation(page: BootPage) -> None:
     assert [page.put_bell(0, kick) for _ in range(3)] == [2, 4, 6]
     assert page.put_bell(1, kick) == 2
     assert page.taken(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("taken", "kicking", "follows"),
+    [(4, 0, True), (4, 1, True), (4, 0x10000, False), (2, 0, False), (6, 0, False)],
+    ids=["moved", "kicks by the new", "still kicks by the old", "not yet", "a lie"],
+)
+def test_guest_follows_once_none_of_its_vcpus_kicks_by_the_old_bell(
+    taken: int, kicking: int, follows: bool
+) -> None:
+    """Several vCPUs may kick one queue: see `struct pv_bell` in doorbell.h."""
+    memory = memoryview(bytearray(BootPage.SIZE))
+    page = BootPage(memory)
+    page.put_bell(3, GuestKick(BellKind.NONE))
+    generation = page.put_bell(3, GuestKick(BellKind.NONE))
+    words = memory.cast("I")
+    bell = TWIN._BELLS + 3 * TWIN._BELL_SIZE
+    words[(bell + TWIN._BELL_TAKEN) // 4] = taken
+    words[(bell + TWIN._BELL_KICKING) // 4] = kicking
+
+    assert page.follows(3, generation) is follows
 
 
 def test_arguments_that_are_not_given_are_zero(page: BootPage) -> None:
